@@ -1,0 +1,305 @@
+"""Generated data sets. Each is a spec of its own that draws inputs and labels from a key.
+
+Sizes are the problem's: a data set only says how its numbers come about.
+"""
+
+import abc
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from problems.problem import Array, Spec, number
+from problems.registry import register
+
+Data = tuple[Array, Array]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Dataset(Spec, abc.ABC):
+    """Draws (inputs (samples, features) float32, labels (samples,) int32)."""
+
+    @abc.abstractmethod
+    def draw(
+        self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
+    ) -> Data:
+        """Draws a data set; `numbers` are this spec's numeric fields as arrays."""
+
+    def check_sizes(self, samples: int, features: int, classes: int) -> None:
+        """Raises ValueError when no data set of these sizes exists."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Labelled(Dataset):
+    """Inputs with class labels, and the two ways in which an instance makes them harder.
+
+    Args:
+      label_noise: probability that a label is replaced by a class drawn uniformly.
+      scale_decades: the instance's inputs are multiplied by 10^U(-d, d).
+    """
+
+    label_noise: float = number(0.0, kw_only=True)
+    scale_decades: float = number(0.0, kw_only=True)
+
+    def check(self) -> None:
+        super().check()
+        self.require(0 <= self.label_noise <= 1, "label_noise", "a probability from 0 to 1")
+        self.require(self.scale_decades >= 0, "scale_decades", "at least 0")
+
+    @abc.abstractmethod
+    def draw_clean(
+        self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
+    ) -> Data:
+        """Draws inputs and labels before the scale and the label noise."""
+
+    def draw(
+        self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
+    ) -> Data:
+        data_key, scale_key, flip_key, label_key = jax.random.split(key, 4)
+        data, labels = self.draw_clean(data_key, numbers, samples, features, classes)
+        data = data * log_uniform(scale_key, numbers["scale_decades"])
+        flipped = jax.random.bernoulli(flip_key, numbers["label_noise"], (samples,))
+        noise = jax.random.randint(label_key, (samples,), 0, classes)
+        return data, jnp.where(flipped, noise, labels)
+
+
+def log_uniform(key: Array, decades: Array, shape: tuple[int, ...] = ()) -> Array:
+    """10^U(-decades, decades)."""
+    return 10.0 ** (decades * jax.random.uniform(key, shape, minval=-1.0, maxval=1.0))
+
+
+@register
+@dataclasses.dataclass(frozen=True, repr=False)
+class Clusters(Labelled):
+    """Gaussian clusters, two to a class, on vertices of a hypercube ("random" data).
+
+    Cluster c sits at sep * v_c, v_c in {-1, 1}^features distinct, and has the covariance A_c^T A_c
+    with A_c ~ U(-1, 1) of shape (features, features). The clusters have equal sizes, and 1 % of
+    the labels are noise.
+
+    Source: the distribution of scikit-learn's `make_classification` with all features informative.
+    """
+
+    sep: float = number(1.0)
+    label_noise: float = number(0.01, kw_only=True)
+
+    clusters_per_class = 2
+    # Enough vertices for any class count here, few enough to permute for each instance.
+    distinct_dimensions = 12
+
+    def check_sizes(self, samples: int, features: int, classes: int) -> None:
+        clusters = self.clusters_per_class * classes
+        most = 2 ** min(features, self.distinct_dimensions)
+        if clusters > most:
+            raise ValueError(
+                f"Clusters: {classes} classes need {clusters} distinct vertices, but {features} "
+                f"features have {most}; use at most {most // 2} classes or more features."
+            )
+
+    def draw_clean(
+        self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
+    ) -> Data:
+        vertex_key, side_key, point_key, spread_key = jax.random.split(key, 4)
+        clusters = self.clusters_per_class * classes
+        each = -(-samples // clusters)
+        low = min(features, self.distinct_dimensions)
+        vertex = jax.random.permutation(vertex_key, 2**low)[:clusters]
+        bits = (vertex[:, None] >> jnp.arange(low)) & 1
+        rest = jax.random.bernoulli(side_key, 0.5, (clusters, features - low))
+        sides = 2.0 * jnp.concatenate([bits, rest.astype(bits.dtype)], axis=1) - 1
+        points = jax.random.normal(point_key, (clusters, each, features))
+        spread = jax.random.uniform(spread_key, (clusters, features, features), minval=-1.0)
+        data = jnp.einsum("cnf,cfg->ncg", points, spread) + numbers["sep"] * sides
+        labels = jnp.tile(jnp.arange(clusters) % classes, each)
+        return data.reshape(-1, features)[:samples], labels[:samples]
+
+
+@register
+@dataclasses.dataclass(frozen=True, repr=False)
+class RandomMLP(Labelled):
+    """Normal inputs, labelled by the sign of a random ReLU network's output ("random_mlp" data).
+
+    Six layers of width 20, weights N(0, 2 / fan-in), no biases; the label is 1 where the first
+    unit of the last layer is positive. An instance may be one-sided, as the released program's is.
+
+    Source: released program `datasets.random_mlp`.
+    """
+
+    depth: int = 6
+    width: int = 20
+
+    def check(self) -> None:
+        super().check()
+        self.require_count("depth")
+        self.require_count("width")
+
+    def check_sizes(self, samples: int, features: int, classes: int) -> None:
+        if classes != 2:
+            raise ValueError(f"RandomMLP: classes must be 2; got {classes}.")
+
+    def draw_clean(
+        self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
+    ) -> Data:
+        keys = jax.random.split(key, self.depth + 1)
+        data = hidden = jax.random.normal(keys[0], (samples, features))
+        for layer_key in keys[1:]:
+            fan_in = hidden.shape[1]
+            weights = jax.random.normal(layer_key, (fan_in, self.width)) * (2 / fan_in) ** 0.5
+            hidden = jax.nn.relu(hidden @ weights)
+        return data, (hidden[:, 0] > 0).astype(jnp.int32)
+
+
+@register
+@dataclasses.dataclass(frozen=True, repr=False)
+class Teacher(Labelled):
+    """Normal inputs, labelled by a random tanh network with balanced classes.
+
+    The label is the largest of `classes` outputs, each standardised over the samples.
+    """
+
+    depth: int = 2
+    width: int = 32
+
+    def check(self) -> None:
+        super().check()
+        self.require_count("depth")
+        self.require_count("width")
+
+    def draw_clean(
+        self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
+    ) -> Data:
+        keys = jax.random.split(key, self.depth + 2)
+        data = hidden = jax.random.normal(keys[0], (samples, features))
+        for layer_key in keys[1:-1]:
+            fan_in = hidden.shape[1]
+            weights = jax.random.normal(layer_key, (fan_in, self.width)) * (3 / fan_in) ** 0.5
+            hidden = jnp.tanh(hidden @ weights)
+        outputs = hidden @ jax.random.normal(keys[-1], (hidden.shape[1], classes))
+        outputs = (outputs - outputs.mean(axis=0)) / (outputs.std(axis=0) + 1e-6)
+        return data, jnp.argmax(outputs, axis=1).astype(jnp.int32)
+
+
+@functools.cache
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return (digits.data / 16).astype(np.float32), digits.target.astype(np.int32)
+
+
+@register
+@dataclasses.dataclass(frozen=True, repr=False)
+class Digits(Labelled):
+    """A random subset of scikit-learn's 1797 handwritten digits, 8 x 8 pixels in [0, 1].
+
+    With fewer than ten classes, the digits are dealt out to the classes at random.
+    """
+
+    def check_sizes(self, samples: int, features: int, classes: int) -> None:
+        for name, value, allowed in (
+            ("samples", samples, range(1, 1798)),
+            ("features", features, [64]),
+            ("classes", classes, range(1, 11)),
+        ):
+            if value not in allowed:
+                bounds = sorted({allowed[0], allowed[-1]})
+                raise ValueError(
+                    f"Digits: {name} must be {' to '.join(map(str, bounds))}; got {value}."
+                )
+
+    def draw_clean(
+        self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
+    ) -> Data:
+        chosen_key, class_key = jax.random.split(key)
+        images, targets = _digits()
+        chosen = jax.random.permutation(chosen_key, len(images))[:samples]
+        order = jnp.arange(10)
+        if classes < 10:
+            order = jax.random.permutation(class_key, order) % classes
+        return jnp.asarray(images)[chosen], order[jnp.asarray(targets)[chosen]]
+
+
+@register
+@dataclasses.dataclass(frozen=True, repr=False)
+class NoisyParity(Dataset):
+    """Rows of ids, labelled by the parity of their sum, flipped with probability `flip`.
+
+    inputs (samples, features) of ids in 0 .. classes - 1; label = (sum of ids + flipped) mod classes.
+
+    Source: released program `datasets.noisy_parity_class`.
+    """
+
+    flip: float = number(0.25)
+
+    def check(self) -> None:
+        super().check()
+        self.require(0 <= self.flip <= 1, "flip", "a probability from 0 to 1")
+
+    def draw(
+        self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
+    ) -> Data:
+        id_key, flip_key = jax.random.split(key)
+        ids = jax.random.randint(id_key, (samples, features), 0, classes)
+        flipped = jax.random.bernoulli(flip_key, numbers["flip"], (samples,))
+        return ids.astype(jnp.float32), (ids.sum(axis=1) + flipped) % classes
+
+
+@register
+@dataclasses.dataclass(frozen=True, repr=False)
+class BinaryVectors(Dataset):
+    """Inputs in {0, 1} with equal probability, no labels (released program `random_binary`)."""
+
+    def draw(
+        self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
+    ) -> Data:
+        data = jax.random.bernoulli(key, 0.5, (samples, features)).astype(jnp.float32)
+        return data, jnp.zeros(samples, jnp.int32)
+
+
+@register
+@dataclasses.dataclass(frozen=True, repr=False)
+class SymmetricGaussian(Dataset):
+    """N(0, 1) vectors followed by their negatives, no labels (released `random_symmetric`)."""
+
+    def check_sizes(self, samples: int, features: int, classes: int) -> None:
+        if samples % 2:
+            raise ValueError(f"SymmetricGaussian: samples must be even; got {samples}.")
+
+    def draw(
+        self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
+    ) -> Data:
+        half = jax.random.normal(key, (samples // 2, features))
+        return jnp.concatenate([half, -half]), jnp.zeros(samples, jnp.int32)
+
+
+@register
+@dataclasses.dataclass(frozen=True, repr=False)
+class MarkovText(Dataset):
+    """Sequences of a random Markov chain over `classes` symbols, no labels.
+
+    inputs (samples, features + 1) int32: features symbols to read, each followed by the next.
+    Row i of the transition matrix is softmax(sharpness * N(0, 1)); the first symbol is uniform.
+    """
+
+    sharpness: float = number(2.0)
+
+    def check(self) -> None:
+        super().check()
+        self.require(self.sharpness >= 0, "sharpness", "at least 0")
+
+    def draw(
+        self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
+    ) -> Data:
+        table_key, first_key, step_key = jax.random.split(key, 3)
+        logits = numbers["sharpness"] * jax.random.normal(table_key, (classes, classes))
+        first = jax.random.randint(first_key, (samples,), 0, classes)
+
+        def following(symbol, key):
+            symbol = jax.random.categorical(key, logits[symbol])
+            return symbol, symbol
+
+        _, rest = jax.lax.scan(following, first, jax.random.split(step_key, features))
+        return jnp.concatenate([first[None], rest]).T, jnp.zeros(samples, jnp.int32)
