@@ -1,0 +1,124 @@
+"""The switches of the hierarchical RNN: everything that decides shapes and the form of the step."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+STEP_SIZES = ("learned", "normalized")
+RELATIVE_LEARNING_RATES = ("model", "tensor", "off")
+
+
+@dataclasses.dataclass(frozen=True)
+class HierarchicalRNNConfig:
+    """One validated set of the switches, each named after what the paper's ablations call it.
+
+    The start values are the paper's optimizer (Wichrowska et al. 2017, section 3) without lookahead.
+
+    Args:
+        parameter_units: hidden size of the Parameter RNN, at least 1.
+        tensor_units: hidden size of the Tensor RNN; 0 leaves the level out.
+        global_units: hidden size of the Global RNN; 0 leaves the level out. It needs the Tensor RNN.
+        time_scales: number of gradient averages (section 3.3.2), 1 to 8; 1 turns averaging off.
+        lookahead: take the gradient at an attended location apart from the parameters
+            (section 3.3.1).
+        step_size: `"learned"`, the paper's step of exp(log learning rate) times a direction of unit
+            RMS (section 3.3.4); or `"normalized"`, where the whole update of a tensor has unit RMS
+            and its size is the caller's `learning_rate`.
+        dynamic_output_scale: off, the step is 2 sigmoid(read-out) times the raw direction, with no
+            log learning rate kept. Only for `step_size="learned"`.
+        learnable_input_decay: off, the momentum decay is the constant 0.89.
+        learnable_scale_decay: off, the mean-square decay is the constant 0.93.
+        relative_log_mean_squares: feed log mean squares, relative to their mean over time scales.
+        gradient_products: feed the products of scaled averages at neighbouring time scales.
+        relative_learning_rate: feed the log learning rate relative to its mean over the
+            `"model"` or the `"tensor"`, or leave it `"off"`.
+        gradient_shortcut: add a linear read-out of the scaled averages to the direction.
+        learned_start_vectors: off, every RNN starts from zeros.
+
+    Raises:
+        ValueError: naming the argument, what came and what is allowed.
+    """
+
+    parameter_units: int = 10
+    tensor_units: int = 20
+    global_units: int = 20
+    time_scales: int = 4
+    lookahead: bool = False
+    step_size: str = "learned"
+    dynamic_output_scale: bool = True
+    learnable_input_decay: bool = True
+    learnable_scale_decay: bool = True
+    relative_log_mean_squares: bool = True
+    gradient_products: bool = True
+    relative_learning_rate: str = "model"
+    gradient_shortcut: bool = True
+    learned_start_vectors: bool = True
+
+    def __post_init__(self) -> None:
+        def check(name: str, ok: bool, allowed: str) -> None:
+            if not ok:
+                raise ValueError(f"`{name}` must be {allowed}, got {getattr(self, name)!r}.")
+
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int":
+                check(field.name, isinstance(value, int) and not isinstance(value, bool),
+                      "an integer")
+            elif field.type == "bool":
+                check(field.name, isinstance(value, bool), "True or False")
+        check("parameter_units", 1 <= self.parameter_units <= 1024, "from 1 to 1024")
+        check("tensor_units", 0 <= self.tensor_units <= 1024, "from 0 to 1024")
+        check("global_units", 0 <= self.global_units <= 1024, "from 0 to 1024")
+        check("time_scales", 1 <= self.time_scales <= 8, "from 1 to 8")
+        check("step_size", self.step_size in STEP_SIZES, f"one of {STEP_SIZES}")
+        check("relative_learning_rate", self.relative_learning_rate in RELATIVE_LEARNING_RATES,
+              f"one of {RELATIVE_LEARNING_RATES}")
+        if self.global_units and not self.tensor_units:
+            raise ValueError(
+                "`global_units` must be 0 where `tensor_units` is 0 (the Global RNN reads the Tensor "
+                f"RNN), got {self.global_units}."
+            )
+        if self.step_size == "normalized" and not self.dynamic_output_scale:
+            raise ValueError(
+                "`dynamic_output_scale` must be True with step_size='normalized', got False."
+            )
+
+    @property
+    def keeps_log_learning_rate(self) -> bool:
+        """Whether the state has a log learning rate for each parameter."""
+        return self.dynamic_output_scale
+
+    @property
+    def feeds_relative_learning_rate(self) -> bool:
+        """Whether the relative log learning rate is an input of the Parameter RNN."""
+        return self.keeps_log_learning_rate and self.relative_learning_rate != "off"
+
+    @property
+    def inputs(self) -> int:
+        """Number of inputs of the Parameter RNN for each parameter (12 with everything on)."""
+        scales = self.time_scales
+        return (
+            scales
+            + (scales - 1) * self.gradient_products
+            + scales * self.relative_log_mean_squares
+            + self.feeds_relative_learning_rate
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All switches by name, as JSON holds them."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> HierarchicalRNNConfig:
+        """The config that `to_dict` wrote.
+
+        Raises:
+            ValueError: if a name is not a switch, or a value is not allowed.
+        """
+        if not isinstance(values, dict):
+            raise ValueError(f"`config` must be a dict of switches, got {type(values).__name__}.")
+        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise ValueError(f"`config` has switches that do not exist: {', '.join(unknown)}.")
+        return cls(**values)

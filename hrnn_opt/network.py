@@ -1,0 +1,477 @@
+"""The hierarchical RNN: its meta-parameters, its state and its step, each in one place.
+
+The step is a pure function of (meta-parameters, state, gradient), written once, in `keras.ops`.
+`HierarchicalLOpt` calls it inside Keras training; meta-training calls it under `jax.grad`, `vmap`
+and `scan`. Section and equation numbers are those of Wichrowska et al., "Learned Optimizers that
+Scale and Generalize", ICML 2017.
+
+Dimension letters: K tensors, B blocks and L lanes of the flat buffer (see `layout.py`), S gradient
+time scales, P, T and G hidden units of the Parameter, Tensor and Global RNN, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from hrnn_opt.config import HierarchicalRNNConfig
+from hrnn_opt.layers import GlobalRNN, ParameterRNN, TensorRNN, affine
+from hrnn_opt.layout import Layout
+
+# Constants of the released program.
+CONSTANT_INPUT_DECAY = 0.89
+CONSTANT_SCALE_DECAY = 0.93
+LEARNED_LOG_RATE_BOUND = 33.0
+NORMALIZED_LOG_RATE_BOUND = 6.0
+# Squares of larger gradients overflow 32-bit floats.
+_LARGEST_GRADIENT = 1e18
+_MEAN_SQUARE_EPSILON = 1e-16
+
+
+class State(NamedTuple):
+    """What the optimizer remembers between steps. A field is None where the config has no use of it.
+
+    Attributes:
+        hidden: (P, B, L) Parameter RNN.
+        averages: (S, B, L) gradient averages, one for each time scale; None with one time scale.
+        mean_squares: (S, B, L) running mean squares of the averages.
+        input_decay: (B, L) decay of the fastest average; None with one time scale.
+        scale_decay: (B, L) decay of the mean squares.
+        log_learning_rate: (B, L) running mean of the log learning rate.
+        tensor_hidden: (T, K) Tensor RNN.
+        global_hidden: (G,) Global RNN.
+        true_parameters: (B, L) the parameters themselves, where lookahead keeps the model elsewhere.
+    """
+
+    hidden: Any
+    averages: Any
+    mean_squares: Any
+    input_decay: Any
+    scale_decay: Any
+    log_learning_rate: Any
+    tensor_hidden: Any
+    global_hidden: Any
+    true_parameters: Any
+
+
+class Step(NamedTuple):
+    """What a step asks for, in (B, L) buffers, before the caller's learning rate.
+
+    Attributes:
+        update: to be subtracted from the parameters.
+        attended_update: to be subtracted from the OLD parameters for the location of the next
+            gradient; None without lookahead.
+    """
+
+    update: Any
+    attended_update: Any
+
+
+def _safe_sqrt(x: Any) -> Any:
+    """sqrt whose derivative at 0 is 0: the decays start there, and inf times 0 is NaN."""
+    positive = x > 0
+    return ops.where(positive, ops.sqrt(ops.where(positive, x, ops.ones_like(x))),
+                     ops.zeros_like(x))
+
+
+def _straight_through_clip(x: Any, bound: float) -> Any:
+    """Clip to +-bound with the gradient of the identity."""
+    return x + ops.stop_gradient(ops.clip(x, -bound, bound) - x)
+
+
+def _read_out(weights: Any, x: Any) -> Any:
+    """(F,) weights times (F, B, L) features: (B, L)."""
+    return ops.tensordot(weights, x, axes=1)
+
+
+@keras.saving.register_keras_serializable(package="hrnn_opt")
+class HierarchicalRNN(keras.layers.Layer):
+    """The meta-parameters of the learned optimizer, and the step that they define.
+
+    Args:
+        config: the switches.
+        seed: of the start values (section "start values" of the released program); the same seed
+            gives the same numbers on every backend.
+
+    Example:
+
+    >>> network = HierarchicalRNN(HierarchicalRNNConfig(), seed=0)
+    >>> layout = Layout([(3, 2), (2,)])
+    >>> log_rates = np.full((layout.blocks, layout.lanes), np.log(1e-3), "float32")
+    >>> state = network.init_state(layout, log_rates)
+    >>> state, step = network.step(layout, state, layout.flatten(gradients))
+
+    To use other numbers for the meta-parameters (to differentiate by them, say), pass them to
+    `stateless_step` and `stateless_init_state`.
+    """
+
+    def __init__(
+        self, config: HierarchicalRNNConfig | None = None, seed: int = 0, **kwargs: Any
+    ) -> None:
+        super().__init__(dtype="float32", **kwargs)
+        self.config = config or HierarchicalRNNConfig()
+        config = self.config
+        rng = np.random.default_rng(seed)
+
+        def normal(shape, dtype=None, scale=0.5, mean=0.0):
+            del dtype
+            return rng.normal(mean, scale / math.sqrt(shape[0]), shape).astype("float32")
+
+        def weight(name, shape, initializer):
+            return self.add_weight(name=name, shape=shape, initializer=initializer)
+
+        def start(name, units):
+            return weight(name, (units,), lambda shape, dtype=None: rng.uniform(-1, 1, shape).astype(
+                "float32")) if config.learned_start_vectors else None
+
+        units, inputs = config.parameter_units, config.inputs
+        self.parameter_rnn = ParameterRNN(inputs, units, normal, name="parameter_rnn")
+        self.parameter_start = start("parameter_start", units)
+        if config.tensor_units:
+            self.tensor_rnn = TensorRNN(units + inputs, config.tensor_units, normal,
+                                        name="tensor_rnn")
+            self.tensor_start = start("tensor_start", config.tensor_units)
+            self.tensor_to_parameter_kernel = weight(
+                "tensor_to_parameter_kernel", (config.tensor_units, 3 * units), normal)
+            self.tensor_to_parameter_bias = weight(
+                "tensor_to_parameter_bias", (3 * units,), "zeros")
+        if config.global_units:
+            self.global_rnn = GlobalRNN(config.tensor_units, config.global_units, normal,
+                                        name="global_rnn")
+            self.global_start = start("global_start", config.global_units)
+            self.global_to_parameter_kernel = weight(
+                "global_to_parameter_kernel", (config.global_units, 3 * units), normal)
+            self.global_to_parameter_bias = weight(
+                "global_to_parameter_bias", (3 * units,), "zeros")
+            self.global_to_tensor_kernel = weight(
+                "global_to_tensor_kernel", (config.global_units, 3 * config.tensor_units), normal)
+            self.global_to_tensor_bias = weight(
+                "global_to_tensor_bias", (3 * config.tensor_units,), "zeros")
+
+        direction = normal((units,))
+        shortcut = normal((config.time_scales,), scale=0.1, mean=0.25)
+        self.direction_weights = weight(
+            "direction_weights", (units,), lambda shape, dtype=None: direction)
+        if config.gradient_shortcut:
+            self.direction_shortcut = weight(
+                "direction_shortcut", (config.time_scales,), lambda shape, dtype=None: shortcut)
+        if config.lookahead:
+            self.attention_weights = weight(
+                "attention_weights", (units,), lambda shape, dtype=None: direction)
+            if config.gradient_shortcut:
+                self.attention_shortcut = weight(
+                    "attention_shortcut", (config.time_scales,),
+                    lambda shape, dtype=None: shortcut)
+        if config.learnable_input_decay and config.time_scales > 1:
+            self.input_decay_weights = weight("input_decay_weights", (units,), normal)
+            self.input_decay_bias = weight(
+                "input_decay_bias", (), keras.initializers.Constant(2.2))
+        if config.learnable_scale_decay:
+            self.scale_decay_weights = weight("scale_decay_weights", (units,), normal)
+            self.scale_decay_bias = weight(
+                "scale_decay_bias", (), keras.initializers.Constant(3.2))
+        self.learning_rate_weights = weight("learning_rate_weights", (units,), "zeros")
+        self.learning_rate_bias = weight("learning_rate_bias", (), "zeros")
+        if config.keeps_log_learning_rate:
+            self.learning_rate_momentum_logit = weight(
+                "learning_rate_momentum_logit", (), keras.initializers.Constant(3.2))
+        if config.keeps_log_learning_rate and config.step_size == "learned":
+            self.step_size_offset = weight(
+                "step_size_offset", (), keras.initializers.Constant(-1.0))
+        self.built = True
+
+    # The meta-parameters.
+
+    @property
+    def meta_parameters(self) -> dict[str, keras.Variable]:
+        """Every meta-parameter by name, e.g. `"parameter_rnn/gates_kernel"`; about 8,400 numbers."""
+        named = {}
+        for prefix in ("parameter_rnn", "tensor_rnn", "global_rnn"):
+            if hasattr(self, prefix):
+                for variable in getattr(self, prefix).weights:
+                    named[f"{prefix}/{variable.name}"] = variable
+        below = {id(variable) for variable in named.values()}
+        return named | {v.name: v for v in self.weights if id(v) not in below}
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "config": self.config.to_dict()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> HierarchicalRNN:
+        return cls(HierarchicalRNNConfig.from_dict(config["config"]), name=config.get("name"))
+
+    # The state before the first step.
+
+    def init_state(
+        self, layout: Layout, log_learning_rate: Any, parameters: Any | None = None
+    ) -> State:
+        """The state before the first step.
+
+        Args:
+            layout: where the parameters lie.
+            log_learning_rate: (B, L) initial log learning rates (zeros for
+                `step_size="normalized"`).
+            parameters: (B, L) start values of the parameters; needed with lookahead only.
+
+        Returns:
+            The state; every average and decay is 0, every RNN at its learned start vector.
+        """
+        config = self.config
+        rows = (layout.blocks, layout.lanes)
+
+        def start(name, units, shape):
+            if not units:
+                return None
+            if not config.learned_start_vectors:
+                return ops.zeros((units, *shape))
+            vector = ops.reshape(getattr(self, name), (units,) + (1,) * len(shape))
+            return ops.broadcast_to(vector, (units, *shape))
+
+        scales = config.time_scales
+        return State(
+            hidden=start("parameter_start", config.parameter_units, rows),
+            averages=ops.zeros((scales, *rows)) if scales > 1 else None,
+            mean_squares=ops.zeros((scales, *rows)),
+            input_decay=ops.zeros(rows) if scales > 1 else None,
+            scale_decay=ops.zeros(rows),
+            log_learning_rate=(
+                ops.convert_to_tensor(log_learning_rate, "float32")
+                if config.keeps_log_learning_rate else None),
+            tensor_hidden=start("tensor_start", config.tensor_units, (layout.tensors,)),
+            global_hidden=start("global_start", config.global_units, ()),
+            true_parameters=(
+                ops.convert_to_tensor(parameters) if config.lookahead else None),
+        )
+
+    # One step.
+
+    def step(
+        self, layout: Layout, state: State, gradient: Any, active: np.ndarray | None = None
+    ) -> tuple[State, Step]:
+        """One step of the learned optimizer.
+
+        Args:
+            layout: where the parameters lie.
+            state: from `init_state` or the step before.
+            gradient: (B, L) gradient at the attended location.
+            active: (K,) booleans, at least one true: the tensors that have a gradient at this step.
+                The others stay as they are, and the Global RNN does not see them. None: all.
+
+        Returns:
+            The new state (with `true_parameters` as they were: the caller moves them, since the
+            learning rate and weight decay are the caller's), and the step to take.
+        """
+        config = self.config
+        gradient = ops.clip(gradient, -_LARGEST_GRADIENT, _LARGEST_GRADIENT)
+        averages, mean_squares, scaled = self._scaled_averages(state, gradient)
+        x = self._inputs(layout, state, scaled, mean_squares)
+        hidden = self.parameter_rnn(x, state.hidden, self._parameter_bias(layout, state))
+        tensor_hidden, global_hidden = self._upper_levels(layout, state, hidden, x, active)
+
+        direction = self._direction(hidden, scaled, "direction")
+        log_rate, log_learning_rate = self._learning_rate(state, hidden)
+        update = self._sized(layout, direction, log_rate, hidden, "update")
+        attended_update = None
+        if config.lookahead:
+            attended_update = self._sized(
+                layout, self._direction(hidden, scaled, "attention"), log_rate, hidden, "attention")
+
+        new_state = State(
+            hidden=hidden,
+            averages=averages,
+            mean_squares=mean_squares,
+            input_decay=self._input_decay(state, hidden),
+            scale_decay=self._scale_decay(state, hidden),
+            log_learning_rate=log_learning_rate,
+            tensor_hidden=tensor_hidden,
+            global_hidden=global_hidden,
+            true_parameters=state.true_parameters,
+        )
+        if active is not None:
+            new_state, update, attended_update = self._keep_inactive(
+                layout, active, state, new_state, update, attended_update)
+        return new_state, Step(update, attended_update)
+
+    def _scaled_averages(self, state: State, gradient: Any) -> tuple[Any, Any, Any]:
+        """Momentum at several time scales (3.3.2) and dynamic input scaling (3.3.3).
+
+        d_1 = b_g, d_{s+1} = sqrt(d_s); average_s <- (1 - d_s) g + d_s average_s;
+        lambda_s <- (1 - b_l)(average_s^2 + 1e-12) + b_l lambda_s;
+        m_s = asinh(average_s / sqrt(lambda_s + 1e-16)). Both decays are 0 before the first step,
+        so that averages and mean squares start at their first values.
+        """
+        if self.config.time_scales == 1:
+            new_averages, averages = None, ops.expand_dims(gradient, 0)
+        else:
+            decays = [state.input_decay]
+            for _ in range(self.config.time_scales - 1):
+                decays.append(_safe_sqrt(decays[-1]))
+            decay = ops.stack(decays)
+            averages = new_averages = (1.0 - decay) * gradient + decay * state.averages
+        mean_squares = (1.0 - state.scale_decay) * (
+            ops.square(averages) + 1e-12
+        ) + state.scale_decay * state.mean_squares
+        scaled = ops.arcsinh(averages * ops.rsqrt(mean_squares + _MEAN_SQUARE_EPSILON))
+        return new_averages, mean_squares, scaled
+
+    def _inputs(self, layout: Layout, state: State, scaled: Any, mean_squares: Any) -> Any:
+        """(F, B, L) inputs of the Parameter RNN (3.3.2 to 3.3.5), F = `config.inputs`."""
+        config = self.config
+        inputs = [scaled]
+        if config.gradient_products and config.time_scales > 1:
+            inputs.append(scaled[:-1] * scaled[1:])
+        if config.relative_log_mean_squares:
+            logs = ops.log(mean_squares + _MEAN_SQUARE_EPSILON)
+            inputs.append(logs - ops.mean(logs, axis=0, keepdims=True))
+        if config.feeds_relative_learning_rate:
+            rates = ops.expand_dims(state.log_learning_rate, 0)
+            mean = layout.tensor_mean(rates)
+            if config.relative_learning_rate == "tensor":
+                inputs.append(rates - layout.to_lanes(mean))
+            else:
+                inputs.append(rates - layout.model_mean(mean))
+        return ops.concatenate(inputs) if len(inputs) > 1 else inputs[0]
+
+    def _parameter_bias(self, layout: Layout, state: State) -> Any | None:
+        """(3 P, B, 1) bias that the upper levels' states before this step inject (3.2)."""
+        if not self.config.tensor_units:
+            return None
+        bias = affine(self.tensor_to_parameter_kernel, state.tensor_hidden,
+                      self.tensor_to_parameter_bias)
+        if self.config.global_units:
+            from_global = affine(self.global_to_parameter_kernel, state.global_hidden,
+                                 self.global_to_parameter_bias)
+            bias = bias + ops.expand_dims(from_global, -1)
+        return layout.to_lanes(bias)
+
+    def _upper_levels(
+        self, layout: Layout, state: State, hidden: Any, x: Any, active: np.ndarray | None
+    ) -> tuple[Any, Any]:
+        """New states of the Tensor and the Global RNN (3.2): each reads means over its children."""
+        config = self.config
+        if not config.tensor_units:
+            return None, None
+        bias = None
+        if config.global_units:
+            bias = ops.expand_dims(
+                affine(self.global_to_tensor_kernel, state.global_hidden,
+                       self.global_to_tensor_bias), -1)
+        children = layout.tensor_mean(ops.concatenate([hidden, x]))
+        tensor_hidden = self.tensor_rnn(children, state.tensor_hidden, bias)
+        if not config.global_units:
+            return tensor_hidden, None
+        if active is None:
+            mean = ops.mean(tensor_hidden, axis=-1)
+        else:
+            mean = ops.mean(ops.take(tensor_hidden, np.flatnonzero(active), axis=-1), axis=-1)
+        return tensor_hidden, self.global_rnn(mean, state.global_hidden)
+
+    @staticmethod
+    def _keep_inactive(
+        layout: Layout, active: np.ndarray, state: State, new_state: State, update: Any,
+        attended_update: Any,
+    ) -> tuple[State, Any, Any]:
+        """Undo the step for the tensors that had no gradient."""
+        active_K = ops.convert_to_tensor(np.asarray(active, bool))
+        active_Bx1 = layout.to_lanes(active_K)
+
+        def keep(condition, new, old):
+            return None if new is None else ops.where(condition, new, old)
+
+        kept = {
+            name: keep(active_K if name == "tensor_hidden" else active_Bx1, new, old)
+            for name, new, old in zip(State._fields, new_state, state)
+            if name != "global_hidden"
+        }
+        return (
+            new_state._replace(**kept),
+            keep(active_Bx1, update, ops.zeros_like(update)),
+            keep(active_Bx1, attended_update, ops.zeros_like(update)),
+        )
+
+    def _direction(self, hidden: Any, scaled: Any, name: str) -> Any:
+        """(B, L) direction: a read-out of the hidden state plus the gradient shortcut (3.3.4)."""
+        direction = _read_out(getattr(self, f"{name}_weights"), hidden)
+        if self.config.gradient_shortcut:
+            direction = direction + _read_out(getattr(self, f"{name}_shortcut"), scaled)
+        return direction
+
+    def _learning_rate(self, state: State, hidden: Any) -> tuple[Any, Any]:
+        """(B, L) log learning rate of this step, and its running mean (3.3.4).
+
+        eta = clip(eta_bar + w_eta . h + c_eta), eta_bar <- gamma eta_bar + (1 - gamma) eta.
+        """
+        change = _read_out(self.learning_rate_weights, hidden) + self.learning_rate_bias
+        if not self.config.keeps_log_learning_rate:
+            return change, None
+        bound = (NORMALIZED_LOG_RATE_BOUND if self.config.step_size == "normalized"
+                 else LEARNED_LOG_RATE_BOUND)
+        log_rate = _straight_through_clip(state.log_learning_rate + change, bound)
+        momentum = ops.sigmoid(self.learning_rate_momentum_logit)
+        return log_rate, momentum * state.log_learning_rate + (1.0 - momentum) * log_rate
+
+    def _sized(self, layout: Layout, direction: Any, log_rate: Any, hidden: Any, name: str) -> Any:
+        """(B, L) update: the direction at its step size.
+
+        learned: exp(eta + c_step) d / RMS(d) (the attended location has no offset);
+        normalized: u / RMS(u) with u = exp(eta) d; without dynamic output scale: 2 sigmoid(.) d.
+        """
+        if not self.config.dynamic_output_scale:
+            return 2.0 * ops.sigmoid(log_rate) * direction
+        if self.config.step_size == "normalized":
+            return self._unit_rms(layout, ops.exp(log_rate) * direction)
+        if name == "update":
+            log_rate = log_rate + self.step_size_offset
+        return ops.exp(log_rate) * self._unit_rms(layout, direction)
+
+    @staticmethod
+    def _unit_rms(layout: Layout, direction: Any) -> Any:
+        mean_square = layout.tensor_mean(ops.expand_dims(ops.square(direction), 0))
+        return direction * layout.to_lanes(ops.rsqrt(mean_square + 1e-16))[0]
+
+    def _input_decay(self, state: State, hidden: Any) -> Any:
+        if self.config.time_scales == 1:
+            return None
+        if not self.config.learnable_input_decay:
+            return ops.full_like(state.input_decay, CONSTANT_INPUT_DECAY)
+        return ops.sigmoid(_read_out(self.input_decay_weights, hidden) + self.input_decay_bias)
+
+    def _scale_decay(self, state: State, hidden: Any) -> Any:
+        if not self.config.learnable_scale_decay:
+            return ops.full_like(state.scale_decay, CONSTANT_SCALE_DECAY)
+        return ops.sigmoid(_read_out(self.scale_decay_weights, hidden) + self.scale_decay_bias)
+
+    # The same, as functions of the meta-parameters.
+
+    def _with(self, meta_parameters: dict[str, Any]) -> keras.StatelessScope:
+        variables = self.meta_parameters
+        if set(meta_parameters) != set(variables):
+            differ = sorted(set(meta_parameters) ^ set(variables))
+            raise ValueError(
+                f"`meta_parameters` must have the network's names; these differ: {differ}.")
+        return keras.StatelessScope(
+            state_mapping=[(variables[name], value) for name, value in meta_parameters.items()])
+
+    def stateless_init_state(
+        self, meta_parameters: dict[str, Any], layout: Layout, log_learning_rate: Any,
+        parameters: Any | None = None,
+    ) -> State:
+        """`init_state` with the given meta-parameters in place of the network's own."""
+        with self._with(meta_parameters):
+            return self.init_state(layout, log_learning_rate, parameters)
+
+    def stateless_step(
+        self, meta_parameters: dict[str, Any], layout: Layout, state: State, gradient: Any,
+        active: np.ndarray | None = None,
+    ) -> tuple[State, Step]:
+        """`step` with the given meta-parameters in place of the network's own.
+
+        Raises:
+            ValueError: if `meta_parameters` has not exactly the network's names.
+        """
+        with self._with(meta_parameters):
+            return self.step(layout, state, gradient, active)
