@@ -1,0 +1,129 @@
+"""The networks that optimizers are evaluated on, as Keras models of images and classes.
+
+The first four are the paper's (section 5.3 and appendix), with the starts of the test problems. The
+others are of kinds that no choice of weights was made on: they show how far a result carries.
+A network is added by writing one function under `register`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+from keras import layers
+
+Shape = tuple[int, ...]
+
+NETWORKS: dict[str, Callable[[Shape, int], keras.Model]] = {}
+PAPER = ("mlp_sigmoid", "mlp_relu", "conv_sigmoid", "conv_relu")
+
+
+def register(function: Callable[[Shape, int], keras.Model]) -> Callable[[Shape, int], keras.Model]:
+    """Make a function of input shape and number of classes known under its name."""
+    NETWORKS[function.__name__] = function
+    return function
+
+
+def build(name: str, input_shape: Shape = (28, 28, 1), classes: int = 10,
+          seed: int = 0) -> keras.Model:
+    """A new network that maps images to logits.
+
+    Args:
+        name: one of `NETWORKS`.
+        input_shape: height, width and channels of an image.
+        classes: number of logits.
+        seed: draws the start values. It seeds Keras's, NumPy's and Python's global generators.
+    """
+    keras.utils.set_random_seed(seed)
+    return NETWORKS[name](input_shape, classes)
+
+
+def _by_first_dimension(shape: Shape, dtype: str | None = None) -> keras.KerasTensor:
+    """N(0, (1.2 / sqrt(first dimension))^2), which the test problems' MLPs start from."""
+    return keras.initializers.RandomNormal(stddev=1.2 * shape[0] ** -0.5)(shape, dtype)
+
+
+def _small(shape: Shape, dtype: str | None = None) -> keras.KerasTensor:
+    """N(0, 0.01^2), which the test problems' convnets start from."""
+    return keras.initializers.RandomNormal(stddev=0.01)(shape, dtype)
+
+
+def _mlp(input_shape: Shape, classes: int, activation: str) -> keras.Model:
+    start = {"kernel_initializer": _by_first_dimension, "bias_initializer": _by_first_dimension}
+    return keras.Sequential([
+        keras.Input(input_shape),
+        layers.Flatten(),
+        layers.Dense(64, activation, **start),
+        layers.Dense(classes, **start),
+    ])
+
+
+def _conv(input_shape: Shape, classes: int, activation: str) -> keras.Model:
+    hidden = {"padding": "same", "use_bias": False, "kernel_initializer": _small,
+              "activation": activation}
+    return keras.Sequential([
+        keras.Input(input_shape),
+        layers.Conv2D(8, 3, **hidden),
+        layers.Conv2D(8, 5, **hidden),
+        layers.Flatten(),
+        layers.Dense(classes, kernel_initializer=_small, bias_initializer=_small),
+    ])
+
+
+@register
+def mlp_sigmoid(input_shape: Shape, classes: int) -> keras.Model:
+    """One hidden layer of 64 sigmoid units: 50,890 parameters on MNIST."""
+    return _mlp(input_shape, classes, "sigmoid")
+
+
+@register
+def mlp_relu(input_shape: Shape, classes: int) -> keras.Model:
+    """One hidden layer of 64 ReLU units."""
+    return _mlp(input_shape, classes, "relu")
+
+
+@register
+def conv_sigmoid(input_shape: Shape, classes: int) -> keras.Model:
+    """Two convolutions, 3 x 3 and 5 x 5 with 8 sigmoid filters each, and an affine layer."""
+    return _conv(input_shape, classes, "sigmoid")
+
+
+@register
+def conv_relu(input_shape: Shape, classes: int) -> keras.Model:
+    """Two convolutions, 3 x 3 and 5 x 5 with 8 ReLU filters each, and an affine layer."""
+    return _conv(input_shape, classes, "relu")
+
+
+@register
+def mlp_deep_tanh(input_shape: Shape, classes: int) -> keras.Model:
+    """Three hidden layers of 128 tanh units, with Keras's own start values. For validation."""
+    return keras.Sequential([
+        keras.Input(input_shape),
+        layers.Flatten(),
+        *[layers.Dense(128, "tanh") for _ in range(3)],
+        layers.Dense(classes),
+    ])
+
+
+@register
+def conv_bn_relu(input_shape: Shape, classes: int) -> keras.Model:
+    """A small strided residual convnet with batch normalisation. For validation."""
+
+    def normalise(x: keras.KerasTensor) -> keras.KerasTensor:
+        # Averages over some 10 batches follow the parameters from the first steps on.
+        return layers.BatchNormalization(momentum=0.9)(x)
+
+    def block(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+        shortcut = layers.Conv2D(filters, 1, strides=2, use_bias=False)(x)
+        x = layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
+        x = layers.Activation("relu")(normalise(x))
+        x = normalise(layers.Conv2D(filters, 3, padding="same", use_bias=False)(x))
+        return layers.Activation("relu")(layers.Add()([x, shortcut]))
+
+    inputs = keras.Input(input_shape)
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(inputs)
+    x = layers.Activation("relu")(normalise(x))
+    x = block(x, 16)
+    x = block(x, 32)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(classes)(x))

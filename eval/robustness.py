@@ -1,0 +1,84 @@
+"""Train from many learning rates and seeds: does the learned optimizer ever diverge?
+
+A run passes when its final training loss is below the loss after 200 steps. Without --rates,
+weights of the paper's form are run from initial learning rates 1e-5 to 1e-2, and weights of the
+normalized form at 0.01, 0.1, 1 and 3 times their own learning rate. Exit code 1 if a run fails.
+"""
+
+from __future__ import annotations
+
+import rich
+import rich.table
+from absl import flags
+
+from eval import cli, networks, optimizers
+from eval.runs import Run
+from eval.store import Result, Store, loss_at
+
+EARLY = 200
+INITIAL_LEARNING_RATES = (1e-5, 1e-4, 1e-3, 1e-2)
+MULTIPLES = (0.01, 0.1, 1.0, 3.0)
+
+OPTIONS = flags.FlagValues()
+flags.DEFINE_string("weights", "default", "Name or path of the weights.", flag_values=OPTIONS)
+flags.DEFINE_list("networks", list(networks.PAPER), f"Some of {', '.join(networks.NETWORKS)}.",
+                  flag_values=OPTIONS)
+flags.DEFINE_list("rates", None, "Initial learning rates; for weights of the normalized form, "
+                  "multiples of their learning rate.", flag_values=OPTIONS)
+flags.DEFINE_integer("steps", 10000, "Training steps.", lower_bound=EARLY + 1, flag_values=OPTIONS)
+flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.", flag_values=OPTIONS)
+cli.define_data_dir(OPTIONS)
+cli.define_store(OPTIONS)
+cli.define_json(OPTIONS)
+
+
+def rate_settings(weights: str, rates: list[float] | None) -> list[dict[str, float]]:
+    """What to give the optimizer in each run: `initial_learning_rate`s or `learning_rate`s."""
+    from hrnn_opt.weights import resolve
+
+    pretrained = resolve(weights)
+    if pretrained.config.step_size == "normalized":
+        return [{"learning_rate": multiple * pretrained.learning_rate}
+                for multiple in rates or MULTIPLES]
+    return [{"initial_learning_rate": rate} for rate in rates or INITIAL_LEARNING_RATES]
+
+
+def passed(result: Result) -> bool:
+    """Whether a run went on learning: no NaN, and the loss fell after the first 200 steps."""
+    return not result["diverged"] and result["final_training_loss"] < loss_at(result, EARLY)
+
+
+def main(argv: list[str]) -> int:
+    """The command line."""
+    cli.no_arguments(argv)
+    rates = None if OPTIONS.rates is None else cli.numbers(OPTIONS, "rates", float)
+    seeds = cli.numbers(OPTIONS, "seeds", int)
+    names = cli.choices(OPTIONS, "networks", networks.NETWORKS)
+    cli.check_weights(OPTIONS.weights)
+    runs = [
+        Run(name, optimizers.LEARNED, OPTIONS.steps, seed=seed, weights=OPTIONS.weights, **setting)
+        for name in names
+        for setting in rate_settings(OPTIONS.weights, rates)
+        for seed in seeds
+    ]
+    results = Store(OPTIONS.store, cli.load_data(OPTIONS)).results(runs, "robustness")
+    rows = [
+        {"network": run.network, "seed": run.seed, "learning_rate": run.learning_rate,
+         "initial_learning_rate": run.initial_learning_rate, "diverged": result["diverged"],
+         "early_loss": None if result["diverged"] else loss_at(result, EARLY),
+         "final_loss": result["final_training_loss"], "passed": passed(result)}
+        for run, result in zip(runs, results)
+    ]
+    all_passed = all(row["passed"] for row in rows)
+    if OPTIONS.json:
+        cli.print_json({"passed": all_passed, "runs": rows})
+    else:
+        table = rich.table.Table("network", "seed", "rate", f"loss at {EARLY}", "final loss", "")
+        for row in rows:
+            losses = ("", "diverged") if row["diverged"] else (
+                f"{row['early_loss']:.5f}", f"{row['final_loss']:.5f}")
+            rate = row["learning_rate"] or row["initial_learning_rate"]
+            table.add_row(row["network"], str(row["seed"]), f"{rate:g}", *losses,
+                          "passed" if row["passed"] else "FAILED")
+        rich.print(table)
+    return 0 if all_passed else 1

@@ -1,0 +1,76 @@
+"""A training run as data: what decides its numbers, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from eval import networks, optimizers
+from eval.data import Data
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        network: one of `eval.networks.NETWORKS`.
+        optimizer: one of `eval.optimizers.OPTIMIZERS`.
+        steps: number of steps.
+        learning_rate: None leaves the optimizer its own.
+        schedule: one of `eval.optimizers.SCHEDULES`.
+        batch_size: examples a step.
+        seed: draws the start values, the minibatches and what is random in the optimizer.
+        weights: of the learned optimizer; None leaves it its own.
+        initial_learning_rate: likewise.
+    """
+
+    network: str
+    optimizer: str
+    steps: int
+    learning_rate: float | None = None
+    schedule: str = "constant"
+    batch_size: int = 64
+    seed: int = 0
+    weights: str | None = None
+    initial_learning_rate: float | None = None
+
+    @property
+    def title(self) -> str:
+        """A short readable name; two runs may share it."""
+        weights = self.weights and self.weights.split("/")[-1]
+        parts = [self.network, self.optimizer, weights, self.schedule, self.learning_rate,
+                 self.initial_learning_rate, self.steps, self.seed]
+        return "-".join(f"{part:g}" if isinstance(part, float) else str(part)
+                        for part in parts if part is not None)
+
+    def configuration(self, data: Data) -> dict[str, Any]:
+        """Everything that the result depends on: the weights by content, since a name's change."""
+        checksum = _weights_checksum(self.weights) if self.optimizer == optimizers.LEARNED else None
+        return {**dataclasses.asdict(self), "weights_sha256": checksum, "data": data.fingerprint}
+
+    def execute(self, data: Data, on_progress: Callable[[int], Any] | None = None,
+                ) -> dict[str, Any]:
+        """Train; the result of `eval.runner.train` and the configuration."""
+        from eval import runner
+
+        model = networks.build(self.network, data.x_train.shape[1:], int(data.y_train.max()) + 1,
+                               self.seed)
+        learned = {"weights": self.weights, "initial_learning_rate": self.initial_learning_rate,
+                   "seed": self.seed} if self.optimizer == optimizers.LEARNED else {}
+        optimizer = optimizers.build(
+            self.optimizer, learning_rate=self.learning_rate, schedule=self.schedule,
+            steps=self.steps, **learned)
+        result = runner.train(model, optimizer, data, steps=self.steps, batch_size=self.batch_size,
+                              seed=self.seed, on_progress=on_progress)
+        return {**result, **self.configuration(data)}
+
+
+@functools.cache
+def _weights_checksum(weights: str | None) -> str:
+    from hrnn_opt.weights import resolve
+
+    return hashlib.sha256(resolve(weights or "default").to_bytes()).hexdigest()[:16]

@@ -1,0 +1,151 @@
+"""The learned optimizer, untuned, beside the best tuned hand-designed ones.
+
+For each network and number of steps: the final training loss (median over seeds), its ratio to the
+best tuned one's, and the speed-up: how many times fewer steps it took to get there. Tuned results
+come from --baselines or, where that has none, from a search in --store.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from absl import flags
+
+from eval import cli, networks, optimizers, tune
+from eval.runs import Run
+from eval.store import Result, Store, final_loss, write_json
+
+OPTIONS = flags.FlagValues()
+flags.DEFINE_list("weights", ["default"], "Names or paths of weights.", flag_values=OPTIONS)
+flags.DEFINE_list("networks", list(networks.PAPER), f"Some of {', '.join(networks.NETWORKS)}.",
+                  flag_values=OPTIONS)
+flags.DEFINE_list("steps", ["1000", "10000"], "Numbers of training steps.", flag_values=OPTIONS)
+flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.", flag_values=OPTIONS)
+flags.DEFINE_string("baselines", str(tune.BASELINES), "Folder that `tune --save` wrote.",
+                    flag_values=OPTIONS)
+flags.DEFINE_string("out", None, "Folder for table.md and table.json.", flag_values=OPTIONS)
+cli.define_data_dir(OPTIONS)
+cli.define_store(OPTIONS)
+cli.define_json(OPTIONS)
+
+
+def tuned(network: str, steps: int, store: Store, seeds: list[int], baselines: str | Path,
+          ) -> list[tune.Record]:
+    """The best of every hand-designed optimizer and schedule, from `baselines` if it is there."""
+    known = {
+        (record["optimizer"], record["schedule"]): record
+        for record in tune.load(network, baselines)
+        if (record["steps"], record["batch_size"], record["data"])
+        == (steps, 64, store.data.fingerprint)
+    }
+    return [
+        known.get((optimizer, schedule))
+        or tune.best(network, optimizer, schedule, steps, store, seeds=seeds)
+        for optimizer in optimizers.BASELINES for schedule in optimizers.SCHEDULES
+    ]
+
+
+def compare(results: list[Result], target: float) -> dict[str, float | None]:
+    """One learned optimizer's results over seeds, against the loss that a tuned one ends with.
+
+    Returns:
+        The median final `loss`, its `ratio` to the target, and `speed_up`: the number of steps over
+        the first point of the median curve at or below the target. None where a run diverged, and
+        for a target that was not reached.
+    """
+    loss = median(map(final_loss, results))
+    curves = [dict(map(tuple, result["curve"])) for result in results]
+    steps = results[0]["steps"]
+    reached = [
+        step for step in sorted(set().union(*curves))
+        if median(curve.get(step, math.inf) for curve in curves) <= target
+    ]
+    return {
+        "loss": loss if math.isfinite(loss) else None,
+        "ratio": loss / target if math.isfinite(loss) else None,
+        "speed_up": steps / reached[0] if reached else None,
+    }
+
+
+def row(network: str, steps: int, weights: list[str], store: Store, seeds: list[int],
+        baselines: str | Path) -> dict[str, Any]:
+    """One row of the table, after running what is missing."""
+    records = tuned(network, steps, store, seeds, baselines)
+    best = min(records, key=lambda record: _or_infinity(record["loss"]))
+    keys = ("optimizer", "schedule", "learning_rate", "loss", "losses", "test_accuracy")
+    return {
+        "network": network, "steps": steps, "best": {key: best[key] for key in keys},
+        "tuned": [{key: record[key] for key in keys} for record in records],
+        "learned": {
+            name: compare(
+                store.results([Run(network, optimizers.LEARNED, steps, weights=name, seed=seed)
+                               for seed in seeds], f"{network} {name} {steps}"),
+                _or_infinity(best["loss"]))
+            for name in weights
+        },
+    }
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The rows as two tables: the learned optimizers' results, and all that were tuned."""
+    weights = list(rows[0]["learned"])
+    header = ["network", "steps", "best tuned"]
+    for name in weights:
+        header += [name, "ratio", "speed-up"]
+    lines = []
+    for r in rows:
+        best = f"{_number(r['best']['loss'])} {_name(r['best'])}"
+        cells = [r["network"], f"{r['steps']:,}", best]
+        for name in weights:
+            learned = r["learned"][name]
+            cells += [_number(learned["loss"]), _number(learned["ratio"], ".2f"),
+                      _number(learned["speed_up"], ".1f", "not reached")]
+        lines.append(cells)
+    searches = [(s["optimizer"], s["schedule"]) for s in rows[0]["tuned"]]
+    tuned_lines = [
+        [r["network"], f"{r['steps']:,}"]
+        + [f"{_number(s['loss'])} ({s['learning_rate']:g})" for s in r["tuned"]] for r in rows]
+    return "\n".join([
+        *_markdown_table(header, lines), "",
+        "Tuned, each at its best learning rate (in brackets):", "",
+        *_markdown_table(["network", "steps", *map(" ".join, searches)], tuned_lines)])
+
+
+def _markdown_table(header: list[str], lines: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *lines]]
+
+
+def _number(value: float | None, form: str = "#.3g", missing: str = "diverged") -> str:
+    return missing if value is None else format(value, form)
+
+
+def _name(record: dict[str, Any]) -> str:
+    return f"({record['optimizer']} {record['schedule']}, {record['learning_rate']:g})"
+
+
+def _or_infinity(loss: float | None) -> float:
+    return math.inf if loss is None else loss
+
+
+def main(argv: list[str]) -> None:
+    """The command line."""
+    cli.no_arguments(argv)
+    names = cli.choices(OPTIONS, "networks", networks.NETWORKS)
+    steps = cli.numbers(OPTIONS, "steps", int)
+    seeds = cli.numbers(OPTIONS, "seeds", int)
+    for weights in OPTIONS.weights:
+        cli.check_weights(weights)
+    store = Store(OPTIONS.store, cli.load_data(OPTIONS))
+    rows = [row(name, count, OPTIONS.weights, store, seeds, OPTIONS.baselines)
+            for name in names for count in steps]
+    if OPTIONS.out:
+        folder = Path(OPTIONS.out)
+        write_json(folder / "table.json", rows)
+        (folder / "table.md").write_text(markdown(rows) + "\n")
+    if OPTIONS.json:
+        cli.print_json(rows)
+    else:
+        print(markdown(rows))
