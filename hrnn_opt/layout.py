@@ -1,9 +1,10 @@
 """Where the parameters of each tensor lie in one flat buffer of blocks and lanes.
 
 Dimension letters, used in comments and names: K tensors, B blocks, L lanes (parameters in a block),
-F features. Every tensor is padded to whole blocks, so that a sum over a tensor is a sum over lanes,
-which vectorises, followed by one over its few blocks; and a model of many small tensors costs no
-more operations than a model of one.
+F features, `...` any axes of models side by side (none in Keras training, tasks in meta-training).
+Every tensor is padded to whole blocks, so that a sum over a tensor is a sum over lanes, which
+vectorises, followed by one over its few blocks; and a model of many small tensors costs no more
+operations than a model of one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from keras import ops
 # What one more block costs, in parameters: the per-block part of sums and broadcasts.
 _BLOCK_COST = 8
 _MOST_LANES = 4096
+# Up to here a slice for each tensor is cheaper than a scatter, in its derivative above all.
+_FEW_TENSORS = 32
 
 
 def _lanes_for(sizes: Sequence[int]) -> int:
@@ -72,54 +75,68 @@ class Layout:
         return slice(int(self._first_block[k]), int(self._first_block[k + 1]))
 
     def flatten(self, tensors: Sequence[Any], dtype: str | None = None) -> Any:
-        """K tensors as one (B, L) buffer; the padding is zero."""
+        """K tensors (..., *shape) as one (..., B, L) buffer; the padding is zero."""
         pieces = []
         for k, tensor in enumerate(tensors):
-            flat = ops.reshape(tensor, (-1,))
+            models = tuple(tensor.shape)[: len(tensor.shape) - len(self.shapes[k])]
+            flat = ops.reshape(tensor, (*models, int(self.sizes[k])))
             if dtype is not None:
                 flat = ops.cast(flat, dtype)
-            pad = int(self._first_block[k + 1] - self._first_block[k]) * self.lanes - int(
-                self.sizes[k])
-            pieces.append(ops.pad(flat, ((0, pad),)) if pad else flat)
-        joined = ops.concatenate(pieces) if len(pieces) > 1 else pieces[0]
-        return ops.reshape(joined, (self.blocks, self.lanes))
+            blocks = self._block_slice(k)
+            pad = (blocks.stop - blocks.start) * self.lanes - int(self.sizes[k])
+            pieces.append(ops.pad(flat, (*((0, 0),) * len(models), (0, pad))) if pad else flat)
+        joined = ops.concatenate(pieces, axis=-1) if len(pieces) > 1 else pieces[0]
+        return ops.reshape(joined, (*models, self.blocks, self.lanes))
 
-    def unflatten(self, buffer_BxL: Any) -> list[Any]:
-        """One (B, L) buffer as K tensors in their shapes."""
-        flat = ops.reshape(buffer_BxL, (-1,))
+    def unflatten(self, buffer: Any) -> list[Any]:
+        """One (..., B, L) buffer as K tensors (..., *shape)."""
+        models = tuple(buffer.shape)[:-2]
+        flat = ops.reshape(buffer, (*models, self.blocks * self.lanes))
         tensors = []
         for k, shape in enumerate(self.shapes):
-            start = int(self._first_block[k]) * self.lanes
-            tensors.append(ops.reshape(flat[start : start + int(self.sizes[k])], shape))
+            start = self._block_slice(k).start * self.lanes
+            tensors.append(
+                ops.reshape(flat[..., start : start + int(self.sizes[k])], (*models, *shape)))
         return tensors
 
-    def tensor_mean(self, x_FxBxL: Any) -> Any:
-        """(F, K): the mean of each feature over each tensor's parameters."""
+    def tensor_mean(self, x: Any) -> Any:
+        """(F, ..., B, L) to (F, ..., K): the mean of each feature over each tensor's parameters."""
         if self._mask is not None:
             # The GRU moves the padded lanes too; they must not count.
-            x_FxBxL = x_FxBxL * ops.convert_to_tensor(self._mask, x_FxBxL.dtype)
-        sums_FxK = self._sum_blocks(ops.sum(x_FxBxL, axis=-1))
-        return sums_FxK / ops.convert_to_tensor(self.sizes.astype("float32"), sums_FxK.dtype)
+            x = x * ops.convert_to_tensor(self._mask, x.dtype)
+        sums = self._sum_blocks(ops.sum(x, axis=-1))
+        return sums / ops.convert_to_tensor(self.sizes.astype("float32"), sums.dtype)
 
-    def _sum_blocks(self, x_FxB: Any) -> Any:
+    def _sum_blocks(self, x: Any) -> Any:
         if self._one_block_each:
-            return x_FxB
-        if self.tensors == 1:
-            return ops.sum(x_FxB, axis=-1, keepdims=True)
-        return ops.transpose(
+            return x
+        if self.tensors <= _FEW_TENSORS:
+            return ops.stack(
+                [ops.sum(x[..., self._block_slice(k)], axis=-1) for k in range(self.tensors)],
+                axis=-1)
+        return ops.moveaxis(
             ops.segment_sum(
-                ops.transpose(x_FxB), ops.convert_to_tensor(self._tensor_of_block),
+                ops.moveaxis(x, -1, 0), ops.convert_to_tensor(self._tensor_of_block),
                 num_segments=self.tensors,
-            )
-        )
+            ), 0, -1)
 
-    def to_lanes(self, x_FxK: Any) -> Any:
-        """(F, B, 1): a value for each tensor, broadcastable to each tensor's parameters."""
-        if not self._one_block_each:
-            x_FxK = ops.take(x_FxK, ops.convert_to_tensor(self._tensor_of_block), axis=-1)
-        return ops.expand_dims(x_FxK, -1)
+    def to_lanes(self, x: Any) -> Any:
+        """(..., K) to (..., B, 1): each tensor's value, broadcastable to its parameters."""
+        if self._one_block_each:
+            return ops.expand_dims(x, -1)
+        if self.tensors <= _FEW_TENSORS:
+            before = tuple(x.shape)[:-1]
+            pieces = []
+            for k in range(self.tensors):
+                blocks = self._block_slice(k)
+                pieces.append(ops.broadcast_to(
+                    x[..., k : k + 1], (*before, blocks.stop - blocks.start)))
+            x = ops.concatenate(pieces, axis=-1)
+        else:
+            x = ops.take(x, ops.convert_to_tensor(self._tensor_of_block), axis=-1)
+        return ops.expand_dims(x, -1)
 
-    def model_mean(self, x_FxK: Any) -> Any:
-        """(F,): the mean over all parameters of the model, given the mean over each tensor."""
+    def model_mean(self, x: Any) -> Any:
+        """(..., K) to (...): the mean over all parameters, given the mean over each tensor."""
         weights = (self.sizes / self.parameters).astype("float32")
-        return ops.sum(x_FxK * ops.convert_to_tensor(weights, x_FxK.dtype), axis=-1)
+        return ops.sum(x * ops.convert_to_tensor(weights, x.dtype), axis=-1)
