@@ -11,7 +11,9 @@ A new problem is one file with a class under `@problems.register`, and one line 
 """
 
 from problems import datasets
+from problems.autoencoder import Autoencoder
 from problems.chains import DependencyChain, MinMaxWell, OutwardSnake
+from problems.convnet import ConvNet
 from problems.directions import ProjectionQuadratic, SumOfQuadratics
 from problems.embeddings import OneHotSparseSoftmaxRegression, SparseSoftmaxRegression
 from problems.functions_2d import (
@@ -27,19 +29,25 @@ from problems.functions_2d import (
     StyblinskiTang,
 )
 from problems.matmul import MatMulAlgorithm
+from problems.mnist import MNIST, load_mnist
 from problems.networks import FullyConnected, SoftmaxRegression
 from problems.problem import Problem
 from problems.quadratic import Bowl, Norm, PowerLawQuadratic, Quadratic
 from problems.registry import from_json, parse, register, registered, to_json
+from problems.sequences import AttentionLanguageModel, RecurrentLanguageModel
 from problems.suites import add_suite, suite, suite_names
 from problems.transforms import LogObjective, RandomRescale, Rescale, SparseGradients, SumOf
 
 __all__ = [
+    "MNIST",
     "Ackley",
+    "AttentionLanguageModel",
+    "Autoencoder",
     "Beale",
     "Booth",
     "Bowl",
     "Branin",
+    "ConvNet",
     "DependencyChain",
     "FullyConnected",
     "LogObjective",
@@ -56,6 +64,7 @@ __all__ = [
     "ProjectionQuadratic",
     "Quadratic",
     "RandomRescale",
+    "RecurrentLanguageModel",
     "Rescale",
     "Rosenbrock",
     "Saddle",
@@ -68,6 +77,7 @@ __all__ = [
     "add_suite",
     "datasets",
     "from_json",
+    "load_mnist",
     "parse",
     "register",
     "registered",

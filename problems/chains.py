@@ -18,10 +18,12 @@ from problems.registry import register
 @register
 @dataclasses.dataclass(frozen=True, repr=False)
 class DependencyChain(BasicProblem):
-    """f(x) = x_0^2 + sum_{i=1..n} x_i^2 / (x_{i-1}^2 + 1e-6), x of shape (n + 1,), start N(0, 1).
+    """f(x) = sum_{i=1..n} [x_0^2 + x_i^2 / (x_{i-1}^2 + 1e-6)], x of shape (n + 1,), start N(0, 1).
 
     No parameter can come to rest at 0 before its predecessor did. The 1e-6 keeps the quotients'
-    derivatives finite, if large. Source: released program `DependencyChain`.
+    derivatives finite, if large.
+
+    Source: released program `DependencyChain`, which counts x_0^2 once for each of the n terms.
     """
 
     n: int
@@ -35,7 +37,7 @@ class DependencyChain(BasicProblem):
 
     def objective(self, parameters: Parameters, instance: Instance) -> Array:
         squares = parameters[0] ** 2
-        return squares[0] + jnp.sum(squares[1:] / (squares[:-1] + 1e-6))
+        return jnp.sum(squares[0] + squares[1:] / (squares[:-1] + 1e-6))
 
 
 @register

@@ -227,7 +227,8 @@ class Digits(Labelled):
 class NoisyParity(Dataset):
     """Rows of ids, labelled by the parity of their sum, flipped with probability `flip`.
 
-    inputs (samples, features) of ids in 0 .. classes - 1; label = (sum of ids + flipped) mod classes.
+    Inputs (samples, features) are ids in 0 .. classes - 1, the label is the sum of a sample's ids,
+    plus 1 where flipped, modulo classes.
 
     Source: released program `datasets.noisy_parity_class`.
     """

@@ -28,7 +28,7 @@ class _EmbeddingRegression(Classifier):
         return self.features, self.classes
 
     @property
-    def tensor_shapes(self) -> Shapes:
+    def shapes(self) -> Shapes:
         f, c = self.features, self.classes
         return (c, f), (f, c), (c,)
 

@@ -1,6 +1,7 @@
 """Classifiers on generated data: softmax regression, fully connected and convolutional networks."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -75,11 +76,6 @@ class Network(DataProblem):
     def check_structure(self) -> None:
         """Raises ValueError for layer sizes that make no network."""
 
-    @property
-    def tensor_shapes(self) -> Shapes:
-        """The shapes of the parameters, in order."""
-        raise NotImplementedError
-
     def require_sizes(self, name: str) -> None:
         sizes = getattr(self, name)
         self.require(
@@ -95,10 +91,10 @@ class Network(DataProblem):
 
     def initial_parameters(self, key: Array, instance: Instance) -> Parameters:
         std = INITIALIZERS[self.init]
-        keys = jax.random.split(key, len(self.tensor_shapes))
+        keys = jax.random.split(key, len(self.shapes))
         return tuple(
             instance["init_scale"] * std(shape) * jax.random.normal(tensor_key, shape)
-            for tensor_key, shape in zip(keys, self.tensor_shapes, strict=True)
+            for tensor_key, shape in zip(keys, self.shapes, strict=True)
         )
 
 
@@ -123,6 +119,9 @@ class Classifier(Network):
 
     l2: float = number(1e-3, kw_only=True)
 
+    # With two classes only.
+    first_logit_only = True
+
     def check(self) -> None:
         super().check()
         self.require(self.l2 >= 0, "l2", "at least 0")
@@ -135,7 +134,7 @@ class Classifier(Network):
         self, parameters: Parameters, data: Array, labels: Array, instance: Instance
     ) -> Array:
         logits = self.logits(parameters, data)
-        if logits.shape[1] == 2:
+        if logits.shape[1] == 2 and self.first_logit_only:
             loss = logistic_loss(logits[:, 0], labels)
         else:
             loss = cross_entropy(logits, labels)
@@ -156,7 +155,7 @@ def affine_layers(
 
 def affine_shapes(sizes: tuple[int, ...]) -> Shapes:
     """Weight and bias shapes of the layers between consecutive sizes."""
-    pairs = zip(sizes[:-1], sizes[1:], strict=True)
+    pairs = itertools.pairwise(sizes)
     return tuple(shape for a, b in pairs for shape in ((a, b), (b,)))
 
 
@@ -177,7 +176,7 @@ class SoftmaxRegression(Classifier):
         return self.features, self.classes
 
     @property
-    def tensor_shapes(self) -> Shapes:
+    def shapes(self) -> Shapes:
         return affine_shapes((self.features, self.classes))
 
     def logits(self, parameters: Parameters, data: Array) -> Array:
@@ -206,7 +205,7 @@ class FullyConnected(Classifier):
         return self.features, self.classes
 
     @property
-    def tensor_shapes(self) -> Shapes:
+    def shapes(self) -> Shapes:
         return affine_shapes((self.features, *self.hidden, self.classes))
 
     def logits(self, parameters: Parameters, data: Array) -> Array:

@@ -3,10 +3,13 @@
 Paper: appendix, "meta-training set". The released program's `problem_sets` gives the numbers.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable
 
+from problems.broad import broad
 from problems.chains import DependencyChain, MinMaxWell, OutwardSnake
+from problems.convnet import ConvNet
 from problems.datasets import Clusters, RandomMLP
 from problems.directions import ProjectionQuadratic, SumOfQuadratics
 from problems.embeddings import OneHotSparseSoftmaxRegression, SparseSoftmaxRegression
@@ -22,6 +25,7 @@ from problems.functions_2d import (
     StyblinskiTang,
 )
 from problems.matmul import MatMulAlgorithm
+from problems.mnist import MNIST
 from problems.networks import FullyConnected, SoftmaxRegression
 from problems.problem import Problem
 from problems.quadratic import Bowl, Norm, Quadratic
@@ -48,19 +52,30 @@ def suite_names() -> list[str]:
     return sorted(_sets)
 
 
-def suite(name: str) -> Suite:
+def suite(name: str, data_dir: str = "") -> Suite:
     """The problems of a named set, in a fixed order.
 
     `paper` and `released` are the sets of the two sources (the paper's without neural networks),
     `all` is `released` with the sets that are off by default, `test` is never meta-trained on,
-    `broad` is this project's own; every set that they are made of has its name too.
+    `broad` is this project's own; every set that they are made of has its name too. A problem
+    that is listed twice is wanted twice as often.
+
+    Args:
+      name: one of `suite_names()`.
+      data_dir: where the MNIST problems of `test` find their files; needed for their instances.
 
     Raises:
       ValueError: no such suite.
     """
     if name not in _sets:
         raise ValueError(f"suite: unknown name {name!r}; known are {', '.join(suite_names())}.")
-    return _sets[name]()
+    return [_with_data_dir(problem, data_dir) for problem in _sets[name]()]
+
+
+def _with_data_dir(problem: Problem, data_dir: str) -> Problem:
+    if isinstance(getattr(problem, "data", None), MNIST):
+        return dataclasses.replace(problem, data=MNIST(data_dir=data_dir))
+    return problem
 
 
 def _set(build: Callable[[], Suite]) -> Callable[[], Suite]:
@@ -325,3 +340,26 @@ def _all() -> Suite:
 
 
 add_suite("all", _all)
+
+
+@_set
+def test() -> Suite:
+    clusters = {"samples": 10000, "batch_size": 100}
+    mnist = {"data": MNIST(), "samples": 60000, "batch_size": 64}
+    return [
+        Quadratic(20),
+        Quadratic(20, noise_stdev=1.0),
+        Rosenbrock(),
+        Rosenbrock(noise_stdev=1.0),
+        SoftmaxRegression(10, **clusters),
+        SoftmaxRegression(10, noise_stdev=1.0, **clusters),
+        FullyConnected(10, 2, (32, 64), **clusters),
+        FullyConnected(20, 10, (32, 64), **clusters),
+        FullyConnected(784, 10, (64,), "sigmoid", **mnist),
+        FullyConnected(784, 10, (64,), "relu", **mnist),
+        ConvNet((28, 28, 1), 10, ((3, 3, 8), (5, 5, 8)), "sigmoid", **mnist),
+        ConvNet((28, 28, 1), 10, ((3, 3, 8), (5, 5, 8)), "relu", **mnist),
+    ]
+
+
+add_suite("broad", broad)

@@ -42,6 +42,10 @@ class Transform(Problem):
         inner = self.problem.sample_instance(inner_key, numbers["problem"])
         return numbers | {"problem": inner} | self.draw(own_key, numbers)
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return self.problem.shapes
+
     def draw(self, key: Array, numbers: dict[str, Any]) -> Instance:
         """Draws the transform's own random arrays. By default there are none."""
         return {}
@@ -217,6 +221,10 @@ class SumOf(Problem):
             "problems",
             "a tuple of at least one problem",
         )
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(shape for problem in self.problems for shape in problem.shapes)
 
     def _tensors(self, parameters: Parameters) -> list[Parameters]:
         groups, at = [], 0
