@@ -1,25 +1,31 @@
-"""`python -m eval conformance FILE...`: replay what the authors' released program computed.
+"""Replay what the authors' released program computed, and print the largest deviations.
 
-Trajectory files are replayed through `HierarchicalLOpt` itself, on the backend in `KERAS_BACKEND`;
-problem files through `problems`. The formats are described in `tests/data/README.md`.
+Arguments: trajectory files, which are replayed through `HierarchicalLOpt` itself on the backend in
+`KERAS_BACKEND`, or problem files, through `problems`. `tests/data/README.md` describes both. The
+exit code is 0 if all are reproduced, 1 if one is not, 2 if one cannot be read.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
 
-# Largest allowed deviations: of locations relative to the distance that the tensor has moved, of
-# RNN states absolute.
-TOLERANCES = {"parameters": 2e-5, "attended": 2e-5, "log_learning_rate": 5e-5, "states": 2e-5}
+from eval import cli
 
-FLAGS = flags.FLAGS
+OPTIONS = flags.FlagValues()
+cli.define_json(OPTIONS)
+
+# Largest allowed deviations: of locations relative to the distance that the tensor has moved, of
+# log learning rates and RNN states absolute.
+TOLERANCES = {"parameters": 2e-5, "attended": 2e-5, "log_learning_rate": 5e-5, "states": 2e-5}
 
 
 class FormatError(ValueError):
@@ -31,30 +37,57 @@ def _read(path: str) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except FileNotFoundError:
-        raise FormatError(f"{path}: no such file.") from None
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise FormatError(f"{path}: not an .npz file without pickles ({error}).") from None
+        raise FormatError("no such file") from None
+    # What numpy and zipfile raise at bytes that are no archive, a damaged one, or no array.
+    except (
+        OSError, ValueError, TypeError, AttributeError, EOFError, KeyError, MemoryError,
+        NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    ) as error:
+        raise FormatError(f"not an .npz file without pickles ({error})") from None
 
 
-class _Checked(dict):
-    """A file's arrays, whose missing keys are errors of the file."""
+class _Trajectory:
+    """A trajectory file's arrays, each checked when it is asked for."""
 
-    def __init__(self, path: str, arrays: dict[str, np.ndarray]) -> None:
-        super().__init__(arrays)
-        self.path = path
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        self._arrays = arrays
+        self.tensors = self._count("n_tensors")
+        self.steps = self._count("T")
+        self.lookahead = bool(self.get("attention", ()))
+        self.initial_learning_rate = float(np.exp(self.get("init_log_lr", ())))
+        self.start = [self.get(f"param0/{i}") for i in range(self.tensors)]
+        self.meta_parameters = {
+            key.removeprefix("meta/"): self.get(key) for key in arrays if key.startswith("meta/")}
 
-    def __missing__(self, key: str) -> np.ndarray:
-        raise FormatError(f"{self.path}: the key {key!r} is missing.")
+    def get(self, key: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+        """The array of numbers with this key; with a shape, up to axes of length 1."""
+        if key not in self._arrays:
+            raise FormatError(f"the key {key!r} is missing")
+        array = self._arrays[key]
+        if array.dtype.kind not in "fiub":
+            raise FormatError(f"{key!r} must hold numbers, got {array.dtype}")
+        if shape is None:
+            return array
+        if array.size != np.prod(shape):
+            raise FormatError(f"{key!r} must have shape {shape}, got {array.shape}")
+        return array.reshape(shape)
+
+    def _count(self, key: str) -> int:
+        count = self.get(key, ()).item()
+        if count != int(count) or count < 1:
+            raise FormatError(f"{key!r} must be a count of at least 1, got {count}")
+        return int(count)
 
 
-def replay_trajectory(path: str) -> dict[str, float]:
+def replay_trajectory(arrays: dict[str, np.ndarray]) -> dict[str, float]:
     """Largest deviations of `HierarchicalLOpt` from one trajectory file.
 
     Returns:
         By name as in `TOLERANCES`. Parameters and attended parameters: the largest deviation in a
         tensor divided by the farthest that an entry of it has been from its start so far (a tensor
         of one number may cross its start again, where 32 bits cannot tell a small distance); log
-        learning rates and states: absolute.
+        learning rates and states: absolute. A deviation that is not finite counts as the largest
+        number there is.
 
     Raises:
         FormatError: if a key is missing or does not fit.
@@ -65,55 +98,53 @@ def replay_trajectory(path: str) -> dict[str, float]:
     from hrnn_opt import HierarchicalLOpt
     from hrnn_opt.released import from_released
 
-    data = _Checked(path, _read(path))
-    tensors, steps = int(data["n_tensors"]), int(data["T"])
-    lookahead = bool(data["attention"])
+    data = _Trajectory(arrays)
     try:
-        weights = from_released(
-            {key.removeprefix("meta/"): value for key, value in data.items()
-             if key.startswith("meta/")}, lookahead)
-        variables = [keras.Variable(data[f"param0/{i}"], name=f"t{i}") for i in range(tensors)]
-        optimizer = HierarchicalLOpt(
-            weights, initial_learning_rate=float(np.exp(np.float64(data["init_log_lr"]).flat[0])),
-            learning_rate=1.0)
-    except FormatError:
-        raise
+        weights = from_released(data.meta_parameters, data.lookahead)
     except ValueError as error:
-        raise FormatError(f"{path}: {error}") from None
+        raise FormatError(error) from None
+    config = weights.config
+    variables = [keras.Variable(start, dtype="float32") for start in data.start]
+    optimizer = HierarchicalLOpt(
+        weights, initial_learning_rate=data.initial_learning_rate, learning_rate=1.0)
     optimizer.build(variables)
     apply = _apply_function(optimizer, variables)
-
     worst = dict.fromkeys(TOLERANCES, 0.0)
-
-    def note(name: str, ours: object, theirs: np.ndarray, scale: float = 1.0) -> None:
-        ours = np.asarray(ops.convert_to_numpy(ours), "float64").reshape(theirs.shape)
-        deviation = np.abs(ours - theirs).max() / scale
-        worst[name] = max(worst[name], float(deviation) if np.isfinite(deviation) else np.inf)
-
     farthest: dict[tuple[str, int], float] = {}
 
-    def moved(name: str, t: int, i: int) -> float:
-        distance = float(np.abs(data[f"{name}/{t}/{i}"] - data[f"param0/{i}"]).max())
-        farthest[name, i] = max(distance, farthest.get((name, i), 1e-30))
-        return farthest[name, i]
+    def note(name: str, ours: Any, theirs: np.ndarray, scale: float = 1.0) -> None:
+        deviation = np.abs(
+            np.asarray(ops.convert_to_numpy(ours), "float64") - theirs).max() / scale
+        if not np.isfinite(deviation):
+            deviation = sys.float_info.max
+        worst[name] = max(worst[name], float(deviation))
 
-    for t in range(steps):
-        apply([data[f"grad/{t}/{i}"] for i in range(tensors)])
+    def note_moved(name: str, key: str, i: int, ours: Any, theirs: np.ndarray) -> None:
+        moved = float(np.abs(theirs - data.start[i]).max())
+        farthest[name, i] = max(moved, farthest.get((name, i), 1e-30))
+        note(name, ours, theirs, farthest[name, i])
+
+    for t in range(data.steps):
+        apply([data.get(f"grad/{t}/{i}", start.shape) for i, start in enumerate(data.start)])
         state = optimizer.state()
         log_rates = optimizer.per_variable(state.log_learning_rate)
-        for i, true in enumerate(optimizer.true_parameters()):
-            note("parameters", true, data[f"param/{t}/{i}"], moved("param", t, i))
-            note("attended", variables[i].value, data[f"attended/{t}/{i}"],
-                 moved("attended", t, i))
-            note("log_learning_rate", log_rates[i], data[f"log_lr/{t}/{i}"])
-            note("states", state.tensor_hidden[:, i], data[f"tensor_state/{t}/{i}"])
-        note("states", state.global_hidden, data[f"global_state/{t}"])
+        for i, (true, start) in enumerate(zip(optimizer.true_parameters(), data.start)):
+            shape = start.shape
+            note_moved("parameters", "param", i, true, data.get(f"param/{t}/{i}", shape))
+            note_moved(
+                "attended", "attended", i, variables[i], data.get(f"attended/{t}/{i}", shape))
+            note("log_learning_rate", log_rates[i], data.get(f"log_lr/{t}/{i}", shape))
+            note("states", state.tensor_hidden[:, i],
+                 data.get(f"tensor_state/{t}/{i}", (config.tensor_units,)))
+        note("states", state.global_hidden,
+             data.get(f"global_state/{t}", (config.global_units,)))
     hidden = [ops.reshape(optimizer.per_variable(row)[0], (-1,)) for row in state.hidden]
-    note("states", ops.stack(hidden, axis=1), data["last_param_state/0"])
+    note("states", ops.stack(hidden, axis=1),
+         data.get("last_param_state/0", (data.start[0].size, config.parameter_units)))
     return worst
 
 
-def _apply_function(optimizer: object, variables: list) -> Callable[[list[np.ndarray]], None]:
+def _apply_function(optimizer: Any, variables: list) -> Callable[[list[np.ndarray]], None]:
     """`optimizer.apply`, compiled where that saves time: long files have thousands of steps."""
     import keras
 
@@ -138,44 +169,53 @@ def _apply_function(optimizer: object, variables: list) -> Callable[[list[np.nda
         [keras.ops.convert_to_tensor(g) for g in grads], variables)
 
 
-def replay(path: str) -> tuple[bool, dict[str, float]]:
+def replay(path: str) -> tuple[bool, dict[str, Any]]:
     """Whether a file of either kind is reproduced, and its largest deviations.
 
     Raises:
         FormatError: if it is of neither kind.
     """
-    if "n_tensors" in _read(path):
-        worst = replay_trajectory(path)
+    arrays = _read(path)
+    if "n_tensors" in arrays:
+        worst = replay_trajectory(arrays)
         return all(worst[name] <= TOLERANCES[name] for name in TOLERANCES), worst
+    # Written in JAX, which a replay of trajectories on another backend does without.
     from eval.problem_conformance import replay as replay_problems
 
     try:
-        result = replay_problems(path)
+        problems = replay_problems(path)
     except ValueError as error:
-        raise FormatError(f"{path}: {error}") from None
-    return result.pop("passed"), result
+        raise FormatError(error) from None
+    worst = {
+        name: max(getattr(deviation, name) for deviation in problems.values())
+        for name in ("value", "gradient")
+    }
+    passed = all(deviation.passed for deviation in problems.values())
+    return passed, worst | {
+        "problems": {name: dataclasses.asdict(problem) for name, problem in problems.items()}}
 
 
 def main(argv: list[str]) -> int:
-    """The command. Returns the exit status: 0 reproduced, 1 not, 2 a file that cannot be read."""
+    """The command line."""
     paths = argv[1:]
     if not paths:
-        print("eval conformance: name at least one FILE.", file=sys.stderr)
-        return 2
-    report, passed = {}, True
-    for path in paths:
+        raise cli.UsageError("name at least one FILE")
+    # Files go by their names, those of the same name by their paths.
+    names = [Path(path).name for path in paths]
+    names = [name if names.count(name) == 1 else path for name, path in zip(names, paths)]
+    report = {}
+    for name, path in zip(names, paths):
         try:
-            ok, worst = replay(path)
+            passed, worst = replay(path)
         except FormatError as error:
-            print(f"eval conformance: {error}", file=sys.stderr)
-            return 2
-        passed &= ok
-        report[Path(path).name] = worst
-        if not FLAGS.json:
+            raise cli.UsageError(f"{path}: {error}") from None
+        report[name] = (passed, worst)
+        if not OPTIONS.json:
             cells = "  ".join(
-                f"{name} {value:.2g}" for name, value in worst.items()
-                if isinstance(value, float))
-            print(f"{'pass' if ok else 'FAIL'}  {Path(path).name}  {cells}")
-    if FLAGS.json:
-        print(json.dumps({"passed": passed, "files": report}))
-    return 0 if passed else 1
+                f"{key} {value:.2g}" for key, value in worst.items() if isinstance(value, float))
+            print(f"{'pass' if passed else 'FAIL'}  {name}  {cells}")
+    all_passed = all(passed for passed, _ in report.values())
+    if OPTIONS.json:
+        cli.print_json(
+            {"passed": all_passed, "files": {name: worst for name, (_, worst) in report.items()}})
+    return 0 if all_passed else 1

@@ -17,16 +17,16 @@ class SwapLookahead(keras.callbacks.Callback):
     With lookahead the model's variables hold, between steps, the location at which the next
     gradient is taken. This callback lets evaluation and prediction inside `fit` see the parameters
     themselves. The end of training needs no callback: `fit` leaves the true parameters in the
-    model. With a moving average use `keras.callbacks.SwapEMAWeights` in its place: the average is
-    one of true parameters.
+    model. To evaluate their moving average, use `keras.callbacks.SwapEMAWeights` in its place.
 
     Args:
         swap_on_epoch: also from the end of an epoch to the beginning of the next, so that callbacks
-            after this one (`ModelCheckpoint`, say) see the true parameters.
+            after this one (`ModelCheckpoint`, say) see the true parameters. Training that is
+            resumed from such a checkpoint takes its first gradient at them.
 
     Raises:
         ValueError: at the first swap, if the model's optimizer is no `HierarchicalLOpt` with
-            lookahead.
+            lookahead and has none inside.
 
     Example:
 
@@ -36,52 +36,62 @@ class SwapLookahead(keras.callbacks.Callback):
     def __init__(self, swap_on_epoch: bool = False) -> None:
         super().__init__()
         self.swap_on_epoch = swap_on_epoch
-        self._attended: list[np.ndarray] | None = None
+        # The attended locations for each optimizer, while the true parameters are in.
+        self._attended: list[list[np.ndarray]] | None = None
 
-    def _optimizer(self) -> HierarchicalLOpt:
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        if not isinstance(optimizer, HierarchicalLOpt) or not optimizer.lookahead:
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        # A run that was interrupted by an error has left the true parameters in, for good.
+        self._attended = None
+
+    def _optimizers(self) -> list[HierarchicalLOpt]:
+        outer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        found = [
+            optimizer for optimizer in getattr(outer, "optimizers", [outer])
+            if isinstance(optimizer, HierarchicalLOpt) and optimizer.lookahead
+        ]
+        if not found:
             raise ValueError(
                 "`SwapLookahead` needs a model compiled with HierarchicalLOpt with lookahead, got "
-                f"{type(optimizer).__name__}.")
-        return optimizer
+                f"{type(outer).__name__}.")
+        return found
 
-    def _true_in(self) -> None:
-        optimizer = self._optimizer()
-        if self._attended is not None or not optimizer.built:
+    def _put_true(self) -> None:
+        if self._attended is not None:
             return
-        variables = optimizer._trainable_variables
-        self._attended = [np.array(ops.convert_to_numpy(variable)) for variable in variables]
-        for variable, value in zip(variables, optimizer.true_parameters()):
-            variable.assign(value)
+        self._attended = []
+        for optimizer in self._optimizers():
+            self._attended.append(
+                [np.array(ops.convert_to_numpy(v)) for v in optimizer._trainable_variables])
+            optimizer.put_true_parameters()
 
-    def _attended_in(self) -> None:
+    def _put_attended(self) -> None:
         if self._attended is None:
             return
-        for variable, value in zip(self._optimizer()._trainable_variables, self._attended):
-            variable.assign(value)
+        for optimizer, locations in zip(self._optimizers(), self._attended):
+            optimizer.put_attended(locations)
         self._attended = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self.swap_on_epoch:
-            self._attended_in()
+            self._put_attended()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self.swap_on_epoch:
-            self._true_in()
+            self._put_true()
 
     def on_train_end(self, logs: Any = None) -> None:
         # `fit` has left the true parameters in the model.
         self._attended = None
 
     def on_test_begin(self, logs: Any = None) -> None:
-        self._true_in()
+        self._put_true()
 
     def on_test_end(self, logs: Any = None) -> None:
-        self._attended_in()
+        self._put_attended()
 
     def on_predict_begin(self, logs: Any = None) -> None:
-        self._true_in()
+        self._put_true()
 
     def on_predict_end(self, logs: Any = None) -> None:
-        self._attended_in()
+        self._put_attended()

@@ -13,12 +13,12 @@ RELATIVE_LEARNING_RATES = ("model", "tensor", "off")
 class HierarchicalRNNConfig:
     """One validated set of the switches, each named after what the paper's ablations call it.
 
-    The start values are the paper's optimizer (Wichrowska et al. 2017, section 3) without lookahead.
+    The defaults are the paper's optimizer (Wichrowska et al. 2017, section 3) without lookahead.
 
     Args:
         parameter_units: hidden size of the Parameter RNN, at least 1.
         tensor_units: hidden size of the Tensor RNN; 0 leaves the level out.
-        global_units: hidden size of the Global RNN; 0 leaves the level out. It needs the Tensor RNN.
+        global_units: hidden size of the Global RNN; 0 leaves the level out. Needs the Tensor RNN.
         time_scales: number of gradient averages (section 3.3.2), 1 to 8; 1 turns averaging off.
         lookahead: take the gradient at an attended location apart from the parameters
             (section 3.3.1).
@@ -76,8 +76,8 @@ class HierarchicalRNNConfig:
               f"one of {RELATIVE_LEARNING_RATES}")
         if self.global_units and not self.tensor_units:
             raise ValueError(
-                "`global_units` must be 0 where `tensor_units` is 0 (the Global RNN reads the Tensor "
-                f"RNN), got {self.global_units}."
+                "`global_units` must be 0 where `tensor_units` is 0 (the Global RNN reads the "
+                f"Tensor RNN), got {self.global_units}."
             )
         if self.step_size == "normalized" and not self.dynamic_output_scale:
             raise ValueError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from keras.optimizers import schedules
 
+from hrnn_opt import backend
 from hrnn_opt import weights as weights_lib
 from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.layout import Layout
-from hrnn_opt.network import HierarchicalRNN, State
+from hrnn_opt.network import State
 
 STATE_DTYPES = ("float32", "bfloat16")
 
@@ -92,16 +90,20 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
             seed = random.randint(1, 10**9)
         elif isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ValueError(f"`seed` must be an integer of at least 0 or None, got {seed!r}.")
-        if weight_decay is not None and not 0 <= weight_decay < np.inf:
-            raise ValueError(
-                f"`weight_decay` must be a number of at least 0 or None, got {weight_decay!r}.")
-        pretrained, weights_name = _pretrained(weights, lookahead, seed)
+        if weight_decay is not None:
+            weight_decay = weights_lib.check_rate("weight_decay", weight_decay)
+        pretrained = weights_lib.resolve(weights, lookahead, seed)
         if learning_rate is None:
             learning_rate = pretrained.learning_rate
-        if not isinstance(learning_rate, schedules.LearningRateSchedule) and not callable(
-            learning_rate
-        ):
-            learning_rate = weights_lib.check_learning_rate(learning_rate)
+        elif not callable(learning_rate):
+            learning_rate = weights_lib.check_rate("learning_rate", learning_rate)
+        if initial_learning_rate is not None:
+            initial_learning_rate = weights_lib.check_initial_learning_rate(initial_learning_rate)
+            if pretrained.config.step_size != "learned":
+                raise ValueError(
+                    "`initial_learning_rate` must be None for weights of step_size="
+                    f"{pretrained.config.step_size!r} (use `learning_rate`), got "
+                    f"{initial_learning_rate!r}.")
         super().__init__(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -115,18 +117,11 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
             gradient_accumulation_steps=gradient_accumulation_steps,
             name=name,
         )
-        if initial_learning_rate is not None:
-            weights_lib.check_initial_learning_rate(initial_learning_rate)
-            if pretrained.config.step_size != "learned":
-                raise ValueError(
-                    "`initial_learning_rate` must be None for weights of step_size="
-                    f"{pretrained.config.step_size!r} (use `learning_rate`), got "
-                    f"{initial_learning_rate!r}.")
         self.initial_learning_rate = initial_learning_rate
         self.state_dtype = state_dtype
         self.seed = seed
         self._pretrained = pretrained
-        self._weights_name = weights_name
+        self._members = []
         self._state_variables = {}
 
     @property
@@ -149,21 +144,22 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         """
         if self.built:
             return
+        variables = list(variables)
         for variable in variables:
             if "float" not in keras.backend.standardize_dtype(variable.dtype):
                 raise ValueError(
                     "`variables` must be of floating dtypes, got "
                     f"{keras.backend.standardize_dtype(variable.dtype)} for {variable.name!r}.")
         super().build(variables)
-        with _outside_of_graph():
+        with backend.outside_of_graph():
             self._build_state(variables)
 
-    def _build_state(self, variables: Sequence[keras.Variable]) -> None:
+    def _build_state(self, variables: list[keras.Variable]) -> None:
         # Positions of the variables that the network moves; there is nothing to move in an empty
         # one, and float8 scales are overwritten by Keras itself.
         self._members = [
             i for i, variable in enumerate(variables)
-            if np.prod(variable.shape) > 0 and not self._overwrite_variable_with_gradient(variable)
+            if 0 not in variable.shape and not self._overwrite_variable_with_gradient(variable)
         ]
         self._network = self._pretrained.network()
         self._network.trainable = False
@@ -173,27 +169,23 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
             (), dtype="int32", name="skipped_steps", aggregation="only_first_replica")
         if not self._members:
             return
-        members = [variables[i] for i in self._members]
-        self._layout = Layout([variable.shape for variable in members])
-        wide = any(keras.backend.standardize_dtype(v.dtype) == "float64" for v in members)
+        self._layout = Layout([variables[i].shape for i in self._members])
+        buffer = (self._layout.blocks, self._layout.lanes)
         state = self._network.init_state(
-            self._layout,
-            self._initial_log_learning_rate(),
-            np.zeros((self._layout.blocks, self._layout.lanes), "float32"),
-        )
-        for field, value in zip(State._fields, state):
-            if value is None:
-                continue
-            dtype = self.state_dtype
-            if field == "true_parameters":
-                dtype = "float64" if wide else "float32"
-                value = self._layout.flatten(members, dtype)
-            self._state_variables[field] = self.add_variable(
-                tuple(value.shape), initializer=_constant(ops.convert_to_numpy(value)), dtype=dtype,
-                name=field)
+            self._layout, self._initial_log_learning_rate(), np.zeros(buffer, "float32"))
+        # The true parameters are kept as their offset from the model's variables: whoever sets
+        # those (`load_weights` between two calls of `fit`, say) sets both.
+        state = state._replace(true_parameters=None)
+        if self.lookahead:
+            self._offset = self.add_variable(buffer, dtype="float32", name="lookahead_offset")
+        for field, value in state._asdict().items():
+            if value is not None:
+                self._state_variables[field] = self.add_variable(
+                    tuple(value.shape), initializer=_constant(ops.convert_to_numpy(value)),
+                    dtype=self.state_dtype, name=field)
 
     def _initial_log_learning_rate(self) -> np.ndarray:
-        """(B, L) initial log learning rates: for each tensor and each parameter, half of the range."""
+        """(B, L) initial log learning rates: half of a range by tensor, half by parameter."""
         layout = self._layout
         if self.network_config.step_size == "normalized":
             return np.zeros((layout.blocks, layout.lanes), "float32")
@@ -206,12 +198,49 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
 
     # Stepping.
 
-    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+    def apply(
+        self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None
+    ) -> None:
+        """Take one step, as every Keras optimizer does.
+
+        Args:
+            grads: a gradient, or None, for each variable.
+            trainable_variables: the variables; None: those that the optimizer was built on.
+
+        Raises:
+            ValueError: if the gradients do not fit the variables in number or shape, if there is
+                none, or if the optimizer was built on other variables.
+        """
+        grads = list(grads)
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+        elif not self.built:
+            raise ValueError(
+                "`trainable_variables` must be given at the first step, or to `build` before, got "
+                "None.")
+        variables = (
+            self._trainable_variables if trainable_variables is None else trainable_variables)
+        if len(grads) != len(variables):
+            raise ValueError(
+                f"`grads` must have an entry for each of the {len(variables)} variables, got "
+                f"{len(grads)}.")
+        for k, variable in enumerate(variables):
+            if grads[k] is None:
+                continue
+            grads[k] = backend.dense(grads[k], variable.shape)
+            if tuple(grads[k].shape) != tuple(variable.shape):
+                raise ValueError(
+                    "`grads` must have the shapes of their variables, got "
+                    f"{tuple(grads[k].shape)} for {variable.name!r} of shape "
+                    f"{tuple(variable.shape)}.")
+        super().apply(grads, trainable_variables)
+
+    def _clip_gradients(self, grads: Sequence[Any]) -> list[Any]:
         clipped = super()._clip_gradients(grads)
         if not self.clipvalue:
             return clipped
         # Clipping to a value would hide an infinite gradient from the step that must be skipped.
-        return [ops.where(ops.isfinite(g), c, g) for g, c in zip(map(_dense, grads), clipped)]
+        return [ops.where(ops.isfinite(g), c, g) for g, c in zip(grads, clipped)]
 
     def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
         """Nothing here: the step itself decays, the true parameters, and only if it is taken."""
@@ -221,29 +250,24 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         learning_rate: Any,
     ) -> None:
         if keras.backend.backend() != "tensorflow":
-            self._coupled_step(grads, trainable_variables, learning_rate)
+            with backend.no_gradient():
+                self._coupled_step(grads, trainable_variables, learning_rate)
             return
         import tensorflow as tf
-
-        pairs = self._all_reduce_sum_gradients(list(zip(grads, trainable_variables)))
 
         def update(distribution, grads, learning_rate):
             # One update for all variables, on each device: they are coupled.
             distribution.extended.update(
-                self.iterations_variable,
+                self._iterations.value,
                 lambda _, grads, rate: self._coupled_step(grads, trainable_variables, rate),
                 args=(grads, learning_rate),
                 group=False,
             )
 
+        pairs = self._all_reduce_sum_gradients(list(zip(grads, trainable_variables)))
         tf.__internal__.distribute.interim.maybe_merge_call(
             update, self._distribution_strategy, [grad for grad, _ in pairs],
             tf.convert_to_tensor(learning_rate))
-
-    @property
-    def iterations_variable(self) -> Any:
-        """The backend's own variable behind `iterations`."""
-        return self._iterations.value
 
     def _coupled_step(
         self, grads: Sequence[Any], variables: Sequence[keras.Variable], learning_rate: Any
@@ -251,95 +275,61 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         """Move all variables that have a gradient, together."""
         if self._pretrained.arrays is None and not self._weights_loaded:
             raise ValueError(
-                f"The weights {self._weights_name!r} that this optimizer was saved with have another "
-                "config in this release; load its saved variables before training.")
+                f"`weights` {self._pretrained.name!r}, which this optimizer was saved with, are "
+                "not here in the same config; load its saved variables before training.")
         given = {self._get_variable_index(v): (g, v) for g, v in zip(grads, variables)}
-        if not any(i in given for i in self._members):
+        active = np.array([i in given for i in self._members])
+        if not active.any():
             return
-        with _no_gradient():
-            self._step_given(given, ops.cast(learning_rate, "float32"))
-
-    def _step_given(self, given: dict[int, tuple[Any, keras.Variable]], rate: Any) -> None:
-        layout, members = self._layout, self._members
-        active = np.array([i in given for i in members])
-        gradients = []
-        for i, shape in zip(members, layout.shapes):
-            gradient = _dense(given[i][0]) if i in given else ops.zeros(shape)
-            if tuple(gradient.shape) != shape:
-                raise ValueError(
-                    f"`grads` must have the shapes of their variables, got {tuple(gradient.shape)} "
-                    f"for a variable of shape {shape}.")
-            gradients.append(gradient)
-        gradient = layout.flatten(gradients, "float32")
+        layout = self._layout
+        gradient = layout.flatten([
+            _narrow(given[i][0]) if i in given else ops.zeros(shape)
+            for i, shape in zip(self._members, layout.shapes)])
         finite = ops.all(ops.isfinite(gradient))
         old = self.state()
-        new, step = self._network.step(
-            layout, old, gradient, None if active.all() else active)
+        new, step = self._network.step(layout, old, gradient, None if active.all() else active)
 
-        rate = ops.where(finite, rate, ops.zeros_like(rate))
-        decays = [self._decay(self._trainable_variables[i], rate) for i in members]
+        rate = ops.cast(learning_rate, "float32")
+        moves = layout.unflatten(rate * step.update)
         if self.lookahead:
-            new, locations = self._attend(old, new, step, rate, decays, finite)
-        else:
-            moves = layout.unflatten(self._move(step.update, rate, finite))
-        for k, i in enumerate(members):
-            if i not in given:
-                continue
-            variable = given[i][1]
+            looks = layout.unflatten(rate * step.attended_update)
+            offsets = layout.unflatten(self._offset)
+        for k in np.flatnonzero(active):
+            variable = given[self._members[k]][1]
+            start = _at_least_32_bits(variable)
             if self.lookahead:
-                self.assign(variable, ops.cast(locations[k], variable.dtype))
-            else:
-                value = ops.convert_to_tensor(variable)
-                if decays[k] is not None:
-                    value = value - value * ops.cast(decays[k], value.dtype)
-                self.assign(variable, value - ops.cast(moves[k], value.dtype))
+                start = start + ops.cast(offsets[k], start.dtype)
+            if self.weight_decay is not None and self._use_weight_decay(variable):
+                start = start - start * ops.cast(rate * self.weight_decay, start.dtype)
+            moved = start - ops.cast(moves[k], start.dtype)
+            location = ops.cast(moved, variable.dtype)
+            if self.lookahead:
+                moved = _constrained(variable, moved)
+                location = ops.cast(
+                    _constrained(variable, start - ops.cast(looks[k], start.dtype)),
+                    variable.dtype)
+                offsets[k] = ops.where(
+                    finite, ops.cast(moved - ops.cast(location, moved.dtype), "float32"),
+                    offsets[k])
+            self.assign(variable, ops.where(finite, location, ops.convert_to_tensor(variable)))
+        if self.lookahead:
+            self.assign(self._offset, layout.flatten(offsets))
         for field, variable in self._state_variables.items():
-            value = ops.where(finite, getattr(new, field), getattr(old, field))
-            self.assign(variable, ops.cast(value, variable.dtype))
+            before = ops.convert_to_tensor(variable)
+            self.assign(
+                variable, ops.where(finite, ops.cast(getattr(new, field), before.dtype), before))
         self.assign_add(self.skipped_steps, ops.cast(ops.logical_not(finite), "int32"))
 
-    def _move(self, update: Any, rate: Any, finite: Any) -> Any:
-        # Zero times a NaN is a NaN: the rate alone does not keep a poisoned update out.
-        return rate * ops.where(finite, update, ops.zeros_like(update))
-
-    def _attend(
-        self, old: State, new: State, step: Any, rate: Any, decays: list[Any], finite: Any
-    ) -> tuple[State, list[Any]]:
-        """Move the true parameters and the attended location (step 10 of the algorithm)."""
-        layout = self._layout
-        true = layout.unflatten(old.true_parameters)
-        moves = layout.unflatten(self._move(step.update, rate, finite))
-        looks = layout.unflatten(self._move(step.attended_update, rate, finite))
-        moved, attended = [], []
-        for k, i in enumerate(self._members):
-            start = true[k] if decays[k] is None else true[k] - true[k] * ops.cast(
-                decays[k], true[k].dtype)
-            value = start - ops.cast(moves[k], start.dtype)
-            constraint = getattr(self._trainable_variables[i], "constraint", None)
-            moved.append(value if constraint is None else constraint(value))
-            location = start - ops.cast(looks[k], start.dtype)
-            # A step that is not taken leaves the attended location too.
-            before = ops.cast(self._trainable_variables[i], start.dtype)
-            attended.append(ops.where(finite, location, before))
-        return new._replace(true_parameters=layout.flatten(moved)), attended
-
-    def _decay(self, variable: keras.Variable, rate: Any) -> Any | None:
-        if self.weight_decay is None or not self._use_weight_decay(variable):
-            return None
-        return rate * self.weight_decay
-
     def state(self) -> State:
-        """The optimizer's state in float32 (see `State`), true parameters in their own dtype."""
-        return State(*(
-            ops.cast(
-                self._state_variables[field],
-                self._state_variables[field].dtype if field == "true_parameters" else "float32")
+        """The optimizer's state in float32, but for the true parameters: see `true_parameters`."""
+        return State(**{
+            field: ops.cast(self._state_variables[field], "float32")
             if field in self._state_variables else None
             for field in State._fields
-        ))
+        })
 
     def per_variable(self, buffer: Any) -> list[Any]:
-        """A (B, L) buffer of the state as one tensor for each variable; None for those not moved."""
+        """A (B, L) buffer of the state as a tensor for each variable; None for those not moved."""
         values = [None] * len(self._trainable_variables)
         for i, value in zip(self._members, self._layout.unflatten(buffer)):
             values[i] = value
@@ -352,22 +342,39 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
 
         Without lookahead they are what the model's variables hold.
         """
-        values = [ops.convert_to_tensor(variable) for variable in self._trainable_variables]
-        if self.lookahead and self._members:
-            true = self.per_variable(
-                ops.convert_to_tensor(self._state_variables["true_parameters"]))
-            for i in self._members:
-                values[i] = ops.cast(true[i], values[i].dtype)
+        with backend.no_gradient():
+            values = [ops.convert_to_tensor(variable) for variable in self._trainable_variables]
+            if self.lookahead and self._members:
+                for i, offset in zip(self._members, self._layout.unflatten(self._offset)):
+                    wide = _at_least_32_bits(values[i])
+                    values[i] = ops.cast(wide + ops.cast(offset, wide.dtype), values[i].dtype)
         return values
+
+    def put_true_parameters(self) -> None:
+        """Put the true parameters into the model's variables."""
+        if self.lookahead and self._members:
+            for variable, value in zip(self._trainable_variables, self.true_parameters()):
+                self.assign(variable, value)
+            self.assign(self._offset, ops.zeros(self._offset.shape))
+
+    def put_attended(self, locations: Sequence[Any]) -> None:
+        """Put other locations into the model's variables, the true parameters staying as they are.
+
+        Args:
+            locations: for each variable that the optimizer was built on, what it shall hold.
+        """
+        if self.lookahead and self._members:
+            offsets = []
+            for i, true in enumerate(self.true_parameters()):
+                self.assign(self._trainable_variables[i], locations[i])
+                if i in self._members:
+                    offsets.append(_at_least_32_bits(true) - _at_least_32_bits(locations[i]))
+            self.assign(self._offset, self._layout.flatten(offsets, "float32"))
 
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
         """Put the final values into the model: their moving average, or the true parameters."""
-        if self.use_ema:
-            super().finalize_variable_values(var_list)
-        elif self.lookahead:
-            true = self.true_parameters()
-            for variable in var_list:
-                variable.assign(true[self._get_variable_index(variable)])
+        self.put_true_parameters()
+        super().finalize_variable_values(var_list)
 
     def _backend_apply_gradients(
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable]
@@ -376,10 +383,8 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         if self.lookahead and self._members and self.use_ema and self.ema_overwrite_frequency:
             # Keras has put the average into the model's variables: it replaces the parameters too.
             overwritten = ops.equal((self.iterations + 1) % self.ema_overwrite_frequency, 0)
-            variable = self._state_variables["true_parameters"]
-            average = self._layout.flatten(
-                [self._model_variables_moving_average[i] for i in self._members], variable.dtype)
-            self.assign(variable, ops.where(overwritten, average, variable))
+            offset = ops.convert_to_tensor(self._offset)
+            self.assign(self._offset, ops.where(overwritten, ops.zeros_like(offset), offset))
 
     def _update_model_variables_moving_average(
         self, trainable_variables: Sequence[keras.Variable]
@@ -399,65 +404,41 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
 
     def load_own_variables(self, store: Any) -> None:
         super().load_own_variables(store)
-        self._weights_loaded = True
+        # Keras only warns where the numbers of variables differ, and loads none.
+        self._weights_loaded |= len(store.keys()) == len(self.variables)
 
     def get_config(self) -> dict[str, Any]:
+        rate = self.initial_learning_rate
         return {
             **super().get_config(),
-            "weights": weights_lib.to_config(self._pretrained, self._weights_name),
-            "initial_learning_rate": self.initial_learning_rate,
+            "weights": weights_lib.to_config(self._pretrained),
+            # A tuple would come back from a file as something else.
+            "initial_learning_rate": list(rate) if isinstance(rate, tuple) else rate,
             "lookahead": self.lookahead,
             "state_dtype": self.state_dtype,
             "seed": self.seed,
         }
 
 
-def _pretrained(
-    weights: Any, lookahead: bool | None, seed: int
-) -> tuple[weights_lib.Pretrained, str | None]:
-    """The weights that the arguments ask for, and their name if a config may call them by it."""
-    if isinstance(weights, dict):
-        pretrained, name = weights_lib.from_config(weights, seed)
-    elif isinstance(weights, str) and weights == "untrained":
-        config = HierarchicalRNNConfig(lookahead=bool(lookahead))
-        name = weights
-        pretrained = weights_lib.Pretrained.from_network(HierarchicalRNN(config, seed=seed))
-    else:
-        pretrained = weights_lib.resolve(weights)
-        name = weights if isinstance(weights, str) and weights in weights_lib.shipped() else None
-    if lookahead not in (None, True, False):
-        raise ValueError(f"`lookahead` must be True, False or None, got {lookahead!r}.")
-    if lookahead is False:
-        pretrained = pretrained.without_lookahead()
-    elif lookahead and not pretrained.config.lookahead:
-        raise ValueError(
-            "`lookahead` must be None or False for weights that were meta-trained without it, got "
-            "True.")
-    return dataclasses.replace(pretrained), name
-
-
 def _constant(value: np.ndarray) -> Any:
     return lambda shape, dtype=None: ops.convert_to_tensor(value, dtype)
 
 
-def _dense(gradient: Any) -> Any:
-    """The gradient as a tensor: an embedding's comes as slices from TensorFlow."""
-    return ops.convert_to_tensor(gradient)
+def _constrained(variable: keras.Variable, value: Any) -> Any:
+    constraint = getattr(variable, "constraint", None)
+    return value if constraint is None else constraint(value)
 
 
-def _outside_of_graph() -> Any:
-    """Where TensorFlow makes variables, if it is tracing the first training step."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.init_scope()
-    return contextlib.nullcontext()
+def _at_least_32_bits(x: Any) -> Any:
+    """The tensor as float32, or float64 if it is that."""
+    x = ops.convert_to_tensor(x)
+    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
 
 
-def _no_gradient() -> Any:
-    """Outside of autograd, where the backend records eagerly."""
-    if keras.backend.backend() == "torch":
-        import torch
-
-        return torch.no_grad()
-    return contextlib.nullcontext()
+def _narrow(gradient: Any) -> Any:
+    """The gradient as float32: finite numbers stay finite, and others do not become so."""
+    if keras.backend.standardize_dtype(gradient.dtype) == "float64":
+        largest = float(np.finfo("float32").max)
+        gradient = ops.where(
+            ops.isfinite(gradient), ops.clip(gradient, -largest, largest), gradient)
+    return ops.cast(gradient, "float32")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
+import functools
 import json
+import numbers
 import os
 import struct
 import tempfile
@@ -25,12 +27,13 @@ from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.network import HierarchicalRNN
 
 FORMAT = "hrnn_opt.1"
+UNTRAINED = "untrained"
 PRETRAINED_DIR = Path(__file__).parent / "pretrained"
 # The largest config has some 20 M numbers; ours have 8,400. A file beyond this is not weights.
 LARGEST_FILE = 128 * 2**20
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Pretrained:
     """Meta-parameters and the settings that they were meta-trained with.
 
@@ -40,12 +43,24 @@ class Pretrained:
             numbers.
         initial_learning_rate: what `HierarchicalLOpt` uses where the caller gives none.
         learning_rate: likewise.
+        name: by which a saved optimizer may refer to them; None for those that it must carry.
+
+    Raises:
+        ValueError: if the arrays are not those of the config, not finite, or a setting is not
+            allowed.
     """
 
     config: HierarchicalRNNConfig
     arrays: dict[str, np.ndarray] | None
     initial_learning_rate: float | tuple[float, float] = 1e-3
     learning_rate: float = 1.0
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        check_initial_learning_rate(self.initial_learning_rate)
+        check_rate("learning_rate", self.learning_rate)
+        if self.arrays is not None:
+            _check_arrays(self.arrays, self.config)
 
     @classmethod
     def from_network(cls, network: HierarchicalRNN, **settings: Any) -> Pretrained:
@@ -74,12 +89,20 @@ class Pretrained:
         return dataclasses.replace(
             self, config=dataclasses.replace(self.config, lookahead=False), arrays=arrays)
 
+    def settings(self) -> dict[str, Any]:
+        """The settings by name, as JSON holds them."""
+        rate = self.initial_learning_rate
+        return {
+            "initial_learning_rate": list(rate) if isinstance(rate, tuple) else rate,
+            "learning_rate": self.learning_rate,
+        }
+
     def to_bytes(self) -> bytes:
         """The content of a weights file."""
         metadata = {
             "format": FORMAT,
             "config": json.dumps(self.config.to_dict()),
-            "settings": json.dumps(_settings(self)),
+            "settings": json.dumps(self.settings()),
         }
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
         return safetensors.numpy.save(arrays, metadata=metadata)
@@ -101,7 +124,9 @@ class Pretrained:
             arrays = safetensors.numpy.load(content)
             (length,) = struct.unpack("<Q", content[:8])
             metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
-        except (safetensors.SafetensorError, ValueError, KeyError, struct.error, TypeError) as error:
+        except (
+            safetensors.SafetensorError, ValueError, KeyError, struct.error, TypeError,
+        ) as error:
             raise ValueError(
                 f"`weights` from {source} are not a safetensors file: {error}") from None
         if metadata.get("format") != FORMAT:
@@ -110,19 +135,21 @@ class Pretrained:
                 f"{metadata.get('format')!r}.")
         try:
             config = HierarchicalRNNConfig.from_dict(json.loads(metadata["config"]))
-            settings = _check_settings(json.loads(metadata["settings"]))
-        except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(f"`weights` from {source} have bad metadata: {error}") from None
-        _check_arrays(arrays, config, source)
-        return cls(config, arrays, **settings)
+            settings = _parse_settings(json.loads(metadata["settings"]))
+            return cls(config, arrays, **settings)
+        except KeyError as error:
+            raise ValueError(f"`weights` from {source} lack the metadata {error}.") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"`weights` from {source} are not usable: {error}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a weights file: to a temporary file first, then renamed, so never by halves."""
+        content = self.to_bytes()
         path = Path(path)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(self.to_bytes())
+                file.write(content)
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:
@@ -151,91 +178,115 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in PRETRAINED_DIR.glob("*.safetensors"))
 
 
-def resolve(weights: Any, seed: int = 0) -> Pretrained:
-    """What a caller means by `weights`: a shipped name, a path, `"untrained"`, or a network.
+def resolve(weights: Any, lookahead: bool | None = None, seed: int = 0) -> Pretrained:
+    """What a caller of `HierarchicalLOpt` means by `weights`.
+
+    Args:
+        weights: a shipped name, a path, `"untrained"`, a network, or what `to_config` gave.
+        lookahead: False turns it off; True asks for it; None takes it as it is.
+        seed: of the numbers of `"untrained"` ones.
 
     Raises:
-        ValueError: if it is none of these, or the file is not good.
+        ValueError: if `weights` is none of these, the file is not good, or there is no lookahead
+            to be had.
     """
+    if lookahead is not None and not isinstance(lookahead, bool):
+        raise ValueError(f"`lookahead` must be True, False or None, got {lookahead!r}.")
+    pretrained = _find(weights, bool(lookahead), seed)
+    if lookahead is False:
+        return pretrained.without_lookahead()
+    if lookahead and not pretrained.config.lookahead:
+        raise ValueError(
+            "`lookahead` must be None or False for weights that were meta-trained without it, got "
+            "True.")
+    return pretrained
+
+
+def _find(weights: Any, lookahead: bool, seed: int) -> Pretrained:
     if isinstance(weights, Pretrained):
         return weights
     if isinstance(weights, HierarchicalRNN):
         return Pretrained.from_network(weights)
+    if isinstance(weights, dict):
+        return from_config(weights, seed)
     if not isinstance(weights, (str, os.PathLike)):
         raise ValueError(
             "`weights` must be a shipped name, a path, 'untrained' or a HierarchicalRNN, got "
             f"{type(weights).__name__}.")
-    if weights == "untrained":
-        return Pretrained.from_network(HierarchicalRNN(seed=seed))
+    if weights == UNTRAINED:
+        return untrained(HierarchicalRNNConfig(lookahead=lookahead), seed)
     if weights in shipped():
-        return Pretrained.load(PRETRAINED_DIR / f"{weights}.safetensors")
-    if Path(weights).is_file():
+        return dataclasses.replace(
+            Pretrained.load(PRETRAINED_DIR / f"{weights}.safetensors"), name=weights)
+    if os.path.isfile(weights):
         return Pretrained.load(weights)
     raise ValueError(
-        f"`weights` must be one of {[*shipped(), 'untrained']}, the path of a weights file or a "
+        f"`weights` must be one of {[*shipped(), UNTRAINED]}, the path of a weights file or a "
         f"HierarchicalRNN, got {str(weights)!r}.")
 
 
-def to_config(pretrained: Pretrained, name: str | None) -> dict[str, Any]:
+def untrained(config: HierarchicalRNNConfig, seed: int = 0) -> Pretrained:
+    """The start values of meta-training, with settings with which they train well enough."""
+    return Pretrained.from_network(HierarchicalRNN(config, seed=seed), name=UNTRAINED)
+
+
+def to_config(pretrained: Pretrained) -> dict[str, Any]:
     """What an optimizer's config says of its weights, enough to rebuild it with no file at hand.
 
-    Shipped weights go by name; others travel whole.
+    Weights with a name go by it; others travel whole.
     """
-    description = {"config": pretrained.config.to_dict(), **_settings(pretrained)}
-    if name is not None:
-        return {"name": name, **description}
-    return {"safetensors": base64.b64encode(pretrained.to_bytes()).decode("ascii")}
+    if pretrained.name is None:
+        return {"safetensors": base64.b64encode(pretrained.to_bytes()).decode("ascii")}
+    return {
+        "name": pretrained.name, "config": pretrained.config.to_dict(), **pretrained.settings()}
 
 
-def from_config(description: dict[str, Any], seed: int = 0) -> tuple[Pretrained, str | None]:
-    """What `to_config` described, and its name.
+def from_config(description: dict[str, Any], seed: int = 0) -> Pretrained:
+    """What `to_config` described.
 
-    Shipped weights may have another config than when the optimizer was saved; then the numbers
-    must come from the saved variables, and the arrays are None.
+    The weights of that name may have another config by now, or be gone; then the numbers must come
+    from the saved variables, and the arrays are None.
+
+    Raises:
+        ValueError: if it is no such description.
     """
     if "safetensors" in description:
         try:
             content = base64.b64decode(description["safetensors"], validate=True)
         except (binascii.Error, TypeError, ValueError):
             raise ValueError("`weights` in the optimizer's config are damaged.") from None
-        return Pretrained.from_bytes(content, "the optimizer's config"), None
-    name = description["name"]
-    config = HierarchicalRNNConfig.from_dict(description["config"])
-    settings = _check_settings(
-        {key: value for key, value in description.items() if key not in ("name", "config")})
-    if name == "untrained":
-        return dataclasses.replace(
-            Pretrained.from_network(HierarchicalRNN(config, seed=seed)), **settings), name
-    if name in shipped():
-        current = resolve(name)
-        if not config.lookahead:
-            current = current.without_lookahead()
-        if current.config == config:
-            return dataclasses.replace(current, **settings), name
-    return Pretrained(config, None, **settings), name
+        return Pretrained.from_bytes(content, "the optimizer's config")
+    settings = dict(description)
+    try:
+        name, config = settings.pop("name"), HierarchicalRNNConfig.from_dict(settings.pop("config"))
+    except KeyError as error:
+        raise ValueError(f"`weights` in the optimizer's config lack {error}.") from None
+    settings = _parse_settings(settings)
+    if name == UNTRAINED:
+        found = untrained(config, seed)
+    elif name in shipped():
+        found = resolve(name, lookahead=None if config.lookahead else False)
+    else:
+        found = None
+    if found is None or found.config != config:
+        return Pretrained(config, None, name=name, **settings)
+    return dataclasses.replace(found, **settings)
 
 
-def _settings(pretrained: Pretrained) -> dict[str, Any]:
-    return {
-        "initial_learning_rate": pretrained.initial_learning_rate,
-        "learning_rate": pretrained.learning_rate,
-    }
-
-
-def _check_settings(settings: Any) -> dict[str, Any]:
+def _parse_settings(settings: Any) -> dict[str, Any]:
     names = {"initial_learning_rate", "learning_rate"}
     if not isinstance(settings, dict) or set(settings) != names:
-        raise ValueError(f"the settings must be {sorted(names)}.")
+        raise ValueError(f"the settings must be {sorted(names)}, got {settings!r:.100}.")
     return {
         "initial_learning_rate": check_initial_learning_rate(settings["initial_learning_rate"]),
-        "learning_rate": check_learning_rate(settings["learning_rate"]),
+        "learning_rate": check_rate("learning_rate", settings["learning_rate"]),
     }
 
 
-def check_learning_rate(rate: Any) -> float:
-    """A multiplier of the step: a number, at least 0 and finite."""
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < np.inf:
-        raise ValueError(f"`learning_rate` must be a number of at least 0, got {rate!r}.")
+def check_rate(name: str, rate: Any) -> float:
+    """A number, at least 0 and finite, or a ValueError that names it."""
+    if not _is_number(rate) or not 0 <= rate < np.inf:
+        raise ValueError(f"`{name}` must be a number of at least 0, got {rate!r}.")
     return float(rate)
 
 
@@ -243,7 +294,7 @@ def check_initial_learning_rate(rate: Any) -> float | tuple[float, float]:
     """A positive number, or a range (low, high) of them."""
 
     def positive(x: Any) -> bool:
-        return isinstance(x, (int, float)) and not isinstance(x, bool) and 0 < x < np.inf
+        return _is_number(x) and 0 < x < np.inf
 
     if positive(rate):
         return float(rate)
@@ -256,20 +307,29 @@ def check_initial_learning_rate(rate: Any) -> float | tuple[float, float]:
         f"low <= high, got {rate!r}.")
 
 
-def _check_arrays(arrays: dict[str, np.ndarray], config: HierarchicalRNNConfig, source: str) -> None:
-    expected = {
+def _is_number(x: Any) -> bool:
+    return isinstance(x, numbers.Real) and not isinstance(x, bool)
+
+
+@functools.cache
+def _shapes(config: HierarchicalRNNConfig) -> dict[str, tuple[int, ...]]:
+    return {
         name: tuple(variable.shape)
         for name, variable in HierarchicalRNN(config).meta_parameters.items()
     }
+
+
+def _check_arrays(arrays: dict[str, np.ndarray], config: HierarchicalRNNConfig) -> None:
+    expected = _shapes(config)
     if set(arrays) != set(expected):
         differ = sorted(set(arrays) ^ set(expected))
         raise ValueError(
-            f"`weights` from {source} do not fit their config: {differ[:4]} are missing or unknown.")
+            f"`arrays` must be those of their config; {differ[:4]} are missing or unknown.")
     for name, shape in expected.items():
         array = arrays[name]
         if array.dtype != np.float32 or array.shape != shape:
             raise ValueError(
-                f"`weights` from {source}: {name!r} must be float32 of shape {shape}, got "
-                f"{array.dtype} of shape {array.shape}.")
+                f"`arrays`: {name!r} must be float32 of shape {shape}, got {array.dtype} of shape "
+                f"{array.shape}.")
         if not np.isfinite(array).all():
-            raise ValueError(f"`weights` from {source}: {name!r} holds numbers that are not finite.")
+            raise ValueError(f"`arrays`: {name!r} must hold finite numbers only.")
