@@ -73,7 +73,7 @@ def load_data(options: flags.FlagValues) -> Data:
     """
     try:
         return load(options.data_dir)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UsageError(f"--data_dir: {error}") from None
 
 

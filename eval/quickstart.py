@@ -125,21 +125,25 @@ def plot(results: list[Trained], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    panels = (
-        ("training loss", [result.losses for result in results]),
-        ("test error", [[1 - a for a in result.accuracies] for result in results]),
-    )
+    # An error of 0 has no place on a log axis; 0.1 % is less than one image.
+    errors = [[max(100 * (1 - accuracy), 0.1) for accuracy in r.accuracies] for r in results]
+    panels = (("training loss", [r.losses for r in results]), ("test error (%)", errors))
     for axis, (title, curves) in zip(axes, panels):
         for curve, colour in zip(curves, COLOURS):
             epochs = np.arange(1, len(curve) + 1)
             axis.plot(epochs, curve, color=colour, linewidth=2)
-        ends = _apart([max(curve[-1], 1e-6) for curve in curves])
+        ends = _apart([curve[-1] for curve in curves])
         for result, end, colour in zip(results, ends, COLOURS):
             axis.annotate(result.name, (len(result.losses), end), xytext=(6, 0), color=colour,
-                          textcoords="offset points", va="center")
+                          textcoords="offset points", va="center", annotation_clip=False)
         axis.set(yscale="log", xlabel="epoch", title=title)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter("{x:g}")
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.02)
     figure.savefig(path, dpi=150)

@@ -1,0 +1,69 @@
+"""Real digits in the form of MNIST, and a stand-in for training."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from eval.data import Data
+from eval.runs import Run
+
+
+@pytest.fixture(scope="session")
+def digits() -> Data:
+    """Scikit-learn's digits, enlarged to 28 x 28."""
+    x, y = load_digits(return_X_y=True)
+    x = np.pad(np.kron(x.reshape(-1, 8, 8), np.ones((3, 3))), ((0, 0), (2, 2), (2, 2)))
+    x, y = (x[..., None] / 16).astype("float32"), y.astype("int32")
+    return Data(x[:1200], y[:1200], x[1200:], y[1200:])
+
+
+@pytest.fixture(scope="session")
+def data_dir(digits, tmp_path_factory) -> str:
+    """A folder with the digits in MNIST's four files."""
+    folder = tmp_path_factory.mktemp("mnist")
+    for name, x, y in (("train", digits.x_train, digits.y_train),
+                       ("t10k", digits.x_test, digits.y_test)):
+        pixels = np.round(x * 255).astype("uint8")
+        images = struct.pack(">IIII", 2051, *pixels.shape[:3]) + pixels.tobytes()
+        labels = struct.pack(">II", 2049, len(y)) + y.astype("uint8").tobytes()
+        (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
+        (folder / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+    return str(folder)
+
+
+class FakeRuns:
+    """Takes the place of training: keeps the runs, and answers with a formula.
+
+    The loss is 0.1 at a learning rate of 0.01 and ten times higher a decade away; the three seeds
+    differ by 10 %; from 1 on it diverges. The cosine schedule halves it.
+    """
+
+    def __init__(self):
+        self.runs = []
+
+    def __call__(self, run, data, on_progress=None):
+        self.runs.append(run)
+        rate = run.learning_rate or 1e-2
+        diverged = rate >= 1
+        loss = 0.1 * 10 ** abs(np.log10(rate / 1e-2)) * (1 + 0.1 * (run.seed - 1))
+        loss /= 2 if run.schedule == "cosine" else 1
+        curve = [[step, loss * run.steps / step] for step in (run.steps // 2, run.steps)]
+        return {
+            "final_training_loss": None if diverged else loss,
+            "test_accuracy": None if diverged else 0.9,
+            "curve": [] if diverged else curve,
+            "diverged": diverged,
+            "seconds": 0.0,
+            **run.configuration(data),
+        }
+
+
+@pytest.fixture
+def fake_runs(monkeypatch) -> FakeRuns:
+    """Replaces training by a formula."""
+    fake = FakeRuns()
+    monkeypatch.setattr(Run, "execute", lambda run, data, on_progress=None: fake(run, data))
+    return fake

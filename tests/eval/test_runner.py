@@ -1,0 +1,145 @@
+import math
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("jax")
+if os.environ.get("KERAS_BACKEND") != "jax":
+    pytest.skip("needs the JAX backend", allow_module_level=True)
+
+import keras
+
+from eval import networks, optimizers, runner
+
+
+def train(data, model=None, optimizer=None, steps=60, seed=0, **kwargs):
+    model = model or networks.build("mlp_relu", seed=seed)
+    optimizer = optimizer or keras.optimizers.Adam(3e-3)
+    result = runner.train(model, optimizer, data, steps=steps, batch_size=64, seed=seed, **kwargs)
+    return model, optimizer, result
+
+
+def mean_loss(model, x, y):
+    logits = np.asarray(model.predict(x, verbose=0), "float64")
+    logits -= logits.max(-1, keepdims=True)
+    return (np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(y)), y]).mean()
+
+
+def test_it_learns_real_digits_and_reports_full_loss_and_accuracy(digits):
+    model, _, result = train(digits, steps=300)
+    assert result["final_training_loss"] < 0.15
+    assert result["test_accuracy"] > 0.85
+    assert not result["diverged"]
+    assert [step for step, _ in result["curve"]] == [50, 100, 200, 300]
+    assert result["curve"][-1][1] == result["final_training_loss"]
+    # The model is left trained, so that what was reported can be measured again.
+    assert mean_loss(model, digits.x_train, digits.y_train) == pytest.approx(
+        result["final_training_loss"], rel=1e-4)
+    correct = model.predict(digits.x_test, verbose=0).argmax(-1) == digits.y_test
+    assert correct.mean() == pytest.approx(result["test_accuracy"])
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_others(digits):
+    first, again, other = (train(digits, seed=seed)[2]["curve"] for seed in (3, 3, 4))
+    assert first == again
+    assert first != other
+
+
+def lookahead_optimizer():
+    from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, HierarchicalRNNConfig
+
+    network = HierarchicalRNN(HierarchicalRNNConfig(lookahead=True), seed=0)
+    return HierarchicalLOpt(network, seed=0, initial_learning_rate=1e-2)
+
+
+@pytest.mark.parametrize("make", [lambda: keras.optimizers.Adam(1e-2), lookahead_optimizer])
+def test_steps_and_final_values_are_those_of_keras(digits, make):
+    model, _, _ = train(digits, optimizer=make(), steps=5)
+    reference = networks.build("mlp_relu", seed=0)
+    reference.compile(make(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    for batch in runner.minibatches(len(digits.y_train), 64, 5, seed=0):
+        reference.train_on_batch(digits.x_train[batch], digits.y_train[batch])
+    held = reference.get_weights()
+    reference.optimizer.finalize_variable_values(reference.trainable_variables)
+    # With lookahead the model held another location.
+    assert (held[0] == reference.get_weights()[0]).all() == (make is not lookahead_optimizer)
+    for ours, keras_own in zip(model.get_weights(), reference.get_weights()):
+        np.testing.assert_allclose(ours, keras_own, rtol=1e-4, atol=1e-6)
+
+
+def test_a_diverging_run_stops_early(digits):
+    seen = []
+    _, _, result = train(digits, optimizer=keras.optimizers.SGD(1e25), steps=2000,
+                         on_progress=seen.append)
+    assert result["diverged"]
+    assert result["final_training_loss"] is None
+    assert result["test_accuracy"] is None
+    assert all(math.isfinite(loss) for _, loss in result["curve"])
+    assert max(seen, default=0) <= 100
+
+
+def test_what_is_evaluated_is_what_training_would_end_with(digits):
+    optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.99)
+    model, _, result = train(digits, optimizer=optimizer)
+    _, _, plain = train(digits, optimizer=keras.optimizers.SGD(0.1))
+    # After 60 steps the average lags far behind.
+    assert result["final_training_loss"] > 1.2 * plain["final_training_loss"]
+    assert mean_loss(model, digits.x_train, digits.y_train) == pytest.approx(
+        result["final_training_loss"], rel=1e-4)
+
+
+def test_batch_normalisation_is_carried_along(digits):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([
+        keras.Input((28, 28, 1)),
+        keras.layers.Flatten(),
+        keras.layers.BatchNormalization(momentum=0.9),
+        keras.layers.Dense(10),
+    ])
+    _, _, result = train(digits, model)
+    moving_mean = np.asarray(model.layers[1].moving_mean)
+    np.testing.assert_allclose(moving_mean, digits.x_train.mean(0).ravel(), atol=0.1)
+    assert moving_mean.max() > 0.5
+    assert mean_loss(model, digits.x_train, digits.y_train) == pytest.approx(
+        result["final_training_loss"], rel=1e-3)
+    assert result["final_training_loss"] < 1.5
+
+
+def test_curves_have_points_at_round_steps():
+    assert runner.evaluation_steps(1000) == [50, 100, 200, 500, 1000]
+    assert runner.evaluation_steps(4500) == [50, 100, 200, 500, 1000, 2000, 3000, 4000, 4500]
+    assert runner.evaluation_steps(7) == [7]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 100), st.integers(0, 2**31))
+def test_minibatches_are_drawn_without_replacement(examples, batch_size, steps, seed):
+    if batch_size > examples:
+        with pytest.raises(ValueError, match="at most"):
+            runner.minibatches(examples, batch_size, steps, seed)
+        return
+    batches = runner.minibatches(examples, batch_size, steps, seed)
+    assert batches.shape == (steps, batch_size)
+    per_epoch = examples // batch_size
+    for start in range(0, steps, per_epoch):
+        epoch = batches[start : start + per_epoch].ravel()
+        assert len(set(epoch)) == len(epoch)
+        assert set(epoch) <= set(range(examples))
+
+
+def test_epochs_are_shuffled_anew():
+    first, second = np.split(runner.minibatches(640, 64, 20, seed=0), 2)
+    assert set(first.ravel()) == set(second.ravel()) == set(range(640))
+    assert (first != second).any()
+
+
+def test_cosine_decays_to_zero():
+    optimizer = optimizers.build("sgd", learning_rate=0.5, schedule="cosine", steps=100)
+    rates = [float(optimizer._learning_rate(step)) for step in (0, 50, 100)]
+    assert rates == pytest.approx([0.5, 0.25, 0.0], abs=1e-6)
+    assert optimizer.momentum == 0.9
+    with pytest.raises(ValueError, match="needs a learning rate"):
+        optimizers.build("adam", learning_rate=None, schedule="cosine", steps=100)
