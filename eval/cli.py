@@ -100,18 +100,33 @@ def define_store(options: flags.FlagValues) -> None:
         flag_values=options)
 
 
-def numbers(options: flags.FlagValues, name: str, kind: type) -> list[Any]:
-    """The values of a list flag as numbers.
+def integers(options: flags.FlagValues, name: str, lowest: int) -> list[int]:
+    """The values of a list flag as integers.
 
     Raises:
-        UsageError: if there are none, or one is no such number.
+        UsageError: if there are none, or one is no integer or below `lowest`.
     """
     try:
-        values = [kind(item) for item in options[name].value]
+        values = [int(item) for item in options[name].value]
     except ValueError:
         values = []
-    if not values or not all(map(math.isfinite, values)):
-        raise UsageError(f"--{name} must be a list of numbers, got {options[name].value!r}")
+    if not values or min(values) < lowest:
+        raise UsageError(f"--{name} must be integers of at least {lowest}, separated by commas")
+    return values
+
+
+def rates(options: flags.FlagValues, name: str) -> list[float]:
+    """The values of a list flag as learning rates.
+
+    Raises:
+        UsageError: if there are none, or one is no positive number.
+    """
+    try:
+        values = [float(item) for item in options[name].value]
+    except ValueError:
+        values = []
+    if not values or not all(0 < value < math.inf for value in values):
+        raise UsageError(f"--{name} must be positive numbers, separated by commas")
     return values
 
 

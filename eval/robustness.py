@@ -51,8 +51,8 @@ def passed(result: Result) -> bool:
 def main(argv: list[str]) -> int:
     """The command line."""
     cli.no_arguments(argv)
-    rates = None if OPTIONS.rates is None else cli.numbers(OPTIONS, "rates", float)
-    seeds = cli.numbers(OPTIONS, "seeds", int)
+    rates = None if OPTIONS.rates is None else cli.rates(OPTIONS, "rates")
+    seeds = cli.integers(OPTIONS, "seeds", 0)
     names = cli.choices(OPTIONS, "networks", networks.NETWORKS)
     cli.check_weights(OPTIONS.weights)
     runs = [

@@ -71,11 +71,16 @@ class Store:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON to a file that is there whole or not at all."""
+    write_text(path, json.dumps(value, allow_nan=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
     try:
         with os.fdopen(handle, "w") as file:
-            json.dump(value, file, allow_nan=False)
+            file.write(text)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

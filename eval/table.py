@@ -134,8 +134,8 @@ def main(argv: list[str]) -> None:
     """The command line."""
     cli.no_arguments(argv)
     names = cli.choices(OPTIONS, "networks", networks.NETWORKS)
-    steps = cli.numbers(OPTIONS, "steps", int)
-    seeds = cli.numbers(OPTIONS, "seeds", int)
+    steps = cli.integers(OPTIONS, "steps", 1)
+    seeds = cli.integers(OPTIONS, "seeds", 0)
     for weights in OPTIONS.weights:
         cli.check_weights(weights)
     store = Store(OPTIONS.store, cli.load_data(OPTIONS))

@@ -20,7 +20,7 @@ from absl import flags
 
 from eval import cli, networks, optimizers
 from eval.runs import Run
-from eval.store import Store, final_loss, write_json
+from eval.store import Store, final_loss, write_text
 
 LEARNING_RATES = (1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1, 3.16e-1, 1.0)
 BASELINES = Path(__file__).parent / "baselines"
@@ -98,7 +98,9 @@ def save(records: list[Record], folder: str | Path) -> None:
     for network in {record["network"] for record in records}:
         new = {_search(r): r for r in records if r["network"] == network}
         old = {_search(r): r for r in load(network, folder)}
-        write_json(Path(folder) / f"{network}.json", list({**old, **new}.values()))
+        # A record a line, so that a change of one shows as such.
+        lines = ",\n".join(json.dumps(record) for record in {**old, **new}.values())
+        write_text(Path(folder) / f"{network}.json", f"[\n{lines}\n]\n")
 
 
 def load(network: str, folder: str | Path = BASELINES) -> list[Record]:
@@ -122,16 +124,16 @@ def _number(loss: float) -> float | None:
 def main(argv: list[str]) -> None:
     """The command line."""
     cli.no_arguments(argv)
-    seeds = cli.numbers(OPTIONS, "seeds", int)
-    grid_seeds = seeds if OPTIONS.grid_seeds is None else cli.numbers(OPTIONS, "grid_seeds", int)
+    seeds = cli.integers(OPTIONS, "seeds", 0)
+    grid_seeds = seeds if OPTIONS.grid_seeds is None else cli.integers(OPTIONS, "grid_seeds", 0)
     searches = [
         (network, optimizer, schedule, steps)
-        for steps in cli.numbers(OPTIONS, "steps", int)
+        for steps in cli.integers(OPTIONS, "steps", 1)
         for network in cli.choices(OPTIONS, "networks", networks.NETWORKS)
         for optimizer in cli.choices(OPTIONS, "optimizers", optimizers.BASELINES)
         for schedule in cli.choices(OPTIONS, "schedules", optimizers.SCHEDULES)
     ]
-    rates = cli.numbers(OPTIONS, "learning_rates", float)
+    rates = cli.rates(OPTIONS, "learning_rates")
     store = Store(OPTIONS.store, cli.load_data(OPTIONS))
     records = []
     for search in searches:

@@ -54,6 +54,8 @@ def test_what_cannot_be_used_gives_one_clear_error(capsys, data_dir, tmp_path):
     assert "1200" in fails(capsys, "mnist", data, mlp, "--optimizer=adam", "--batch_size=1201")
     assert "no 'lion'" in fails(capsys, "tune", data, "--optimizers=adam,lion")
     assert "--seeds" in fails(capsys, "tune", data, "--seeds=0,x")
+    assert "--learning_rates" in fails(capsys, "tune", data, "--learning_rates=-1")
+    assert "--steps" in fails(capsys, "table", data, "--steps=0", "--weights=untrained")
     assert "'nowhere'" in fails(capsys, "robustness", data, "--weights=nowhere")
 
 

@@ -43,7 +43,7 @@ def test_it_learns_real_digits_and_reports_full_loss_and_accuracy(digits):
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_others(digits):
-    first, again, other = (train(digits, seed=seed)[2]["curve"] for seed in (3, 3, 4))
+    first, again, other = (train(digits, steps=5, seed=seed)[2]["curve"] for seed in (3, 3, 4))
     assert first == again
     assert first != other
 
@@ -84,9 +84,8 @@ def test_a_diverging_run_stops_early(digits):
 def test_what_is_evaluated_is_what_training_would_end_with(digits):
     optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.99)
     model, _, result = train(digits, optimizer=optimizer)
-    _, _, plain = train(digits, optimizer=keras.optimizers.SGD(0.1))
-    # After 60 steps the average lags far behind.
-    assert result["final_training_loss"] > 1.2 * plain["final_training_loss"]
+    # The average lags far behind: without it the loss is 0.5.
+    assert result["final_training_loss"] > 0.8
     assert mean_loss(model, digits.x_train, digits.y_train) == pytest.approx(
         result["final_training_loss"], rel=1e-4)
 
