@@ -132,7 +132,7 @@ def train(model: keras.Model, optimizer: keras.optimizers.Optimizer, data: Data,
             on_progress(done)
         if diverged:
             break
-    accuracy = None if diverged else float(evaluate(state, *test_set)[1])
+    accuracy = None if diverged else round(float(evaluate(state, *test_set)[1]), 6)
     _assign(model.trainable_variables,
             final_values(model, optimizer, state.trainable, state.optimizer))
     _assign(model.non_trainable_variables, state.non_trainable)
