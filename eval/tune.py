@@ -82,7 +82,7 @@ def best(network: str, optimizer: str, schedule: str, steps: int, store: Store, 
         "batch_size": batch_size, "data": store.data.fingerprint, "learning_rate": rate,
         "seeds": seeds, "grid_seeds": grid_seeds, "losses": [_number(loss) for loss in losses],
         "loss": _number(median(losses)),
-        "test_accuracy": _number(median(r["test_accuracy"] for r in finished)) if finished else None,
+        "test_accuracy": median(r["test_accuracy"] for r in finished) if finished else None,
         "curve": [[step, _number(loss)] for step, loss in zip(points, np.median(curves, 0))]
         if finished else [],
         "grid": [[rate, _number(loss)] for rate, loss in grid.items()],
@@ -144,8 +144,9 @@ def main(argv: list[str]) -> None:
     if OPTIONS.json:
         cli.print_json(records)
         return
-    table = rich.table.Table("network", "optimizer", "schedule", "steps", "rate", "loss", "accuracy",
-                             title="best learning rates, training loss and test accuracy")
+    table = rich.table.Table(
+        "network", "optimizer", "schedule", "steps", "rate", "loss", "accuracy",
+        title="best learning rates, training loss and test accuracy")
     for record in records:
         table.add_row(
             *(str(record[key]) for key in ("network", "optimizer", "schedule", "steps")),

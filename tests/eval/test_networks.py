@@ -1,19 +1,23 @@
+import functools
+
 import numpy as np
 import pytest
 
 from eval import networks
 
+build = functools.cache(networks.build)
+
 
 @pytest.mark.parametrize("name, parameters", [
     ("mlp_sigmoid", 50_890), ("mlp_relu", 50_890), ("conv_sigmoid", 64_402), ("conv_relu", 64_402)])
 def test_the_papers_networks_have_the_papers_size(name, parameters):
-    model = networks.build(name)
+    model = build(name)
     assert model.count_params() == parameters
     assert model.output_shape == (None, 10)
 
 
 def test_mlps_start_by_first_dimension():
-    deviations = [weights.std() for weights in networks.build("mlp_relu").get_weights()]
+    deviations = [weights.std() for weights in build("mlp_relu").get_weights()]
     assert deviations[0] == pytest.approx(1.2 / 28, rel=0.02)
     assert deviations[1] == pytest.approx(1.2 / 8, rel=0.35)
     assert deviations[2] == pytest.approx(1.2 / 8, rel=0.12)
@@ -21,13 +25,13 @@ def test_mlps_start_by_first_dimension():
 
 
 def test_convnets_start_small_without_convolution_biases():
-    weights = networks.build("conv_relu").get_weights()
+    weights = build("conv_relu").get_weights()
     assert [w.shape for w in weights] == [(3, 3, 1, 8), (5, 5, 8, 8), (6272, 10), (10,)]
     for w in weights[1:3]:
         assert w.std() == pytest.approx(0.01, rel=0.1)
 
 
-@pytest.mark.parametrize("name", ["mlp_relu", "conv_relu", "mlp_deep_tanh"])
+@pytest.mark.parametrize("name", ["mlp_relu", "conv_relu"])
 def test_the_seed_decides_the_start(name):
     first, again, other = (networks.build(name, (8, 8, 1), seed=seed) for seed in (1, 1, 2))
     for a, b in zip(first.get_weights(), again.get_weights()):
@@ -38,6 +42,6 @@ def test_the_seed_decides_the_start(name):
 
 def test_activations_are_those_in_the_name():
     for name in networks.PAPER:
-        model = networks.build(name)
+        model = build(name)
         hidden = [layer for layer in model.layers if layer.weights][:-1]
         assert {layer.activation.__name__ for layer in hidden} == {name.split("_")[1]}

@@ -42,10 +42,11 @@ def test_it_learns_real_digits_and_reports_full_loss_and_accuracy(digits):
     assert correct.mean() == pytest.approx(result["test_accuracy"])
 
 
-def test_the_same_seed_gives_the_same_numbers_and_another_others(digits):
-    first, again, other = (train(digits, steps=5, seed=seed)[2]["curve"] for seed in (3, 3, 4))
-    assert first == again
-    assert first != other
+def test_the_same_seed_gives_the_same_numbers(digits):
+    first, again = (train(digits, steps=60, seed=3)[2] for _ in range(2))
+    assert len(first["curve"]) == 2
+    assert first["curve"] == again["curve"]
+    assert first["test_accuracy"] == again["test_accuracy"]
 
 
 def lookahead_optimizer():
@@ -133,6 +134,7 @@ def test_epochs_are_shuffled_anew():
     first, second = np.split(runner.minibatches(640, 64, 20, seed=0), 2)
     assert set(first.ravel()) == set(second.ravel()) == set(range(640))
     assert (first != second).any()
+    assert (runner.minibatches(640, 64, 20, seed=1) != np.concatenate([first, second])).any()
 
 
 def test_cosine_decays_to_zero():
