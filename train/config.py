@@ -1,0 +1,153 @@
+"""Everything that decides a meta-training run, as one validated and serialisable record."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from hrnn_opt.config import HierarchicalRNNConfig
+
+ESTIMATORS = ("tbptt", "es", "pes", "mix")
+META_OPTIMIZERS = ("adam", "rmsprop")
+OBJECTIVES = ("log", "plain")
+SCHEDULES = ("constant", "cosine")
+RUN_LENGTHS = ("exponential", "log_uniform")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One meta-training run.
+
+    Tasks are held in *members* of *models*: the models of a member are unrolled side by side with
+    one set of meta-parameters, and each member gives one meta-gradient, which is clipped before all
+    are averaged. With an evolution strategy each member has a perturbation of its own.
+
+    Args:
+        suite: names of problem suites joined by `+`; one may be weighted, as in `paper*0.5+broad`.
+        network: switches of the `HierarchicalRNN`, where they differ from its own defaults.
+        initial_weights: a weights file to start from, or "" for the start values.
+        estimator: of the meta-gradient: `tbptt`, `es`, `pes`, or `mix` (of tbptt and pes, by their
+            variance over members).
+        perturbation: standard deviation of the meta-parameters' perturbation in es and pes.
+        members: meta-gradients in an estimate, G.
+        models: tasks in a member, M.
+        families: problem families drawn for a meta-step.
+        unroll: inner steps in a truncation; a multiple of `objective_every`.
+        heavy_tailed: draw the truncation as the released program does, round(Exp(200)) + 50 steps,
+            rounded up to whole multiples of `unroll`.
+        run_length: how the number of inner steps of a run is drawn: `exponential`,
+            (round(Exp(run_scale)) + 1) truncations; or `log_uniform` in `run_range`.
+        run_scale: mean number of further truncations of an exponential run.
+        run_range: shortest and longest log-uniform run, in inner steps.
+        objective: mean over the truncation of the `log` of f / f_0, or of `plain` f / f_0.
+        objective_every: evaluate the objective at every so-many-th step only.
+        growth_limit: a run whose objective exceeds this multiple of its start ends early.
+        second_derivatives: differentiate through the problem's gradient.
+        initial_learning_rate: range of the drawn initial learning rates (step_size="learned").
+        learning_rate: range of a run's learning rate, log-uniform.
+        learning_rate_schedule: over a run: `constant`, or `cosine` to 0.
+        meta_optimizer: `adam`, or `rmsprop` with the released program's settings.
+        meta_learning_rate: its rate.
+        meta_schedule: over the whole run: `constant`, or `cosine` to 0.
+        warmup: meta-steps over which the rate rises from 0.
+        clip_entry: bound on each entry of a member's meta-gradient.
+        clip_member: bound on the norm of a member's meta-gradient; 0 for none.
+        average: decay of the average of meta-parameters that is validated and saved; 0 for none.
+        steps: meta-steps.
+        seed: of everything random.
+
+    Raises:
+        ValueError: naming the argument, what came and what is allowed.
+    """
+
+    suite: str = "released"
+    network: dict[str, Any] = dataclasses.field(default_factory=dict)
+    initial_weights: str = ""
+    estimator: str = "tbptt"
+    perturbation: float = 0.01
+    members: int = 4
+    models: int = 4
+    families: int = 2
+    unroll: int = 50
+    heavy_tailed: bool = False
+    run_length: str = "log_uniform"
+    run_scale: float = 40.0
+    run_range: tuple[int, int] = (200, 5000)
+    objective: str = "log"
+    objective_every: int = 1
+    growth_limit: float = 1e6
+    second_derivatives: bool = True
+    initial_learning_rate: tuple[float, float] = (1e-6, 1e-2)
+    learning_rate: tuple[float, float] = (1.0, 1.0)
+    learning_rate_schedule: str = "constant"
+    meta_optimizer: str = "adam"
+    meta_learning_rate: float = 1e-3
+    meta_schedule: str = "cosine"
+    warmup: int = 20
+    clip_entry: float = 1e4
+    clip_member: float = 1.0
+    average: float = 0.98
+    steps: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if isinstance(getattr(self, field.name), list):
+                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
+
+        def check(name: str, ok: bool, allowed: str) -> None:
+            if not ok:
+                raise ValueError(f"`{name}` must be {allowed}, got {getattr(self, name)!r}.")
+
+        def ordered(name: str, least: float) -> None:
+            value = getattr(self, name)
+            ok = (isinstance(value, tuple) and len(value) == 2 and least <= value[0] <= value[1]
+                  and value[1] < float("inf"))
+            check(name, ok, f"a (low, high) range from at least {least}")
+
+        for name, allowed in (
+            ("estimator", ESTIMATORS), ("meta_optimizer", META_OPTIMIZERS),
+            ("objective", OBJECTIVES), ("learning_rate_schedule", SCHEDULES),
+            ("meta_schedule", SCHEDULES), ("run_length", RUN_LENGTHS),
+        ):
+            check(name, getattr(self, name) in allowed, f"one of {allowed}")
+        for name in ("members", "models", "families", "unroll", "objective_every", "steps"):
+            value = getattr(self, name)
+            check(name, isinstance(value, int) and value >= 1, "an integer of at least 1")
+        check("unroll", self.unroll % self.objective_every == 0,
+              f"a multiple of objective_every={self.objective_every}")
+        for name in ("perturbation", "run_scale", "growth_limit", "meta_learning_rate",
+                     "clip_entry"):
+            check(name, getattr(self, name) > 0, "a positive number")
+        check("warmup", self.warmup >= 0, "at least 0")
+        check("clip_member", self.clip_member >= 0, "at least 0")
+        check("average", 0 <= self.average < 1, "from 0 to less than 1")
+        ordered("run_range", 1)
+        ordered("initial_learning_rate", 1e-30)
+        ordered("learning_rate", 1e-30)
+        check("members", self.members > 1 or self.estimator != "mix",
+              "at least 2 with estimator='mix', which needs their variance")
+        self.network_config  # noqa: B018  raises where the switches are not allowed
+
+    @property
+    def network_config(self) -> HierarchicalRNNConfig:
+        """The switches of the network that is trained."""
+        return HierarchicalRNNConfig.from_dict(dict(self.network))
+
+    def to_json(self) -> str:
+        """The record as JSON, one field a line."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainConfig:
+        """What `to_json` wrote.
+
+        Raises:
+            ValueError: if a field does not exist or is not allowed.
+        """
+        values = json.loads(text)
+        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise ValueError(f"the training config has fields that do not exist: {unknown}.")
+        return cls(**values)

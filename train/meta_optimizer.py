@@ -1,0 +1,66 @@
+"""The optimizer of the meta-parameters: gradient cleaning, clipping, averaging, and optax."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from train.config import TrainConfig
+from train.tasks import Meta
+
+
+class CleanGradient(NamedTuple):
+    """The meta-gradient of one estimate, fit to be used.
+
+    Attributes:
+        gradient: by name; the mean over members, each clipped.
+        norms: (G,) norms of the members' gradients before clipping to `clip_member`.
+        clipped: share of the members whose norm was clipped.
+        bad: share of all entries that were not finite.
+    """
+
+    gradient: Meta
+    norms: jax.Array
+    clipped: jax.Array
+    bad: jax.Array
+
+
+def clean(gradients: Meta, config: TrainConfig) -> CleanGradient:
+    """Entries that are not finite become 0, the others are clipped to `clip_entry`; then each
+    member's gradient is scaled to a norm of at most `clip_member`, so that one diverging member
+    cannot dominate, and the members are averaged.
+
+    Args:
+        gradients: by name, (G, ...).
+    """
+    finite = jax.tree.map(jnp.isfinite, gradients)
+    total = sum(leaf.size for leaf in jax.tree.leaves(gradients))
+    bad = sum(jnp.sum(~leaf) for leaf in jax.tree.leaves(finite)) / total
+    bound = config.clip_entry
+    gradients = jax.tree.map(
+        lambda g, ok: jnp.clip(jnp.where(ok, g, 0.0), -bound, bound), gradients, finite)
+    norms = jax.vmap(optax.global_norm)(gradients)
+    scale = jnp.ones_like(norms)
+    if config.clip_member:
+        scale = jnp.minimum(1.0, config.clip_member / jnp.maximum(norms, 1e-30))
+    mean = jax.tree.map(lambda g: jnp.tensordot(scale, g, axes=1) / scale.shape[0], gradients)
+    return CleanGradient(mean, norms, jnp.mean(scale < 1.0), bad)
+
+
+def meta_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """Adam, or the released program's RMSProp (decay 0.9, epsilon 1e-20), with its schedule."""
+    rate = optax.constant_schedule(config.meta_learning_rate)
+    if config.meta_schedule == "cosine":
+        rate = optax.cosine_decay_schedule(config.meta_learning_rate, config.steps)
+    if config.warmup:
+        constant = rate
+
+        def rate(step):
+            return constant(step) * jnp.minimum(1.0, (step + 1) / config.warmup)
+
+    if config.meta_optimizer == "rmsprop":
+        return optax.rmsprop(rate, decay=0.9, eps=1e-20)
+    return optax.adam(rate, b1=0.9, b2=0.99)

@@ -1,0 +1,136 @@
+"""A training run in a folder: progress, log, validation, checkpoints, weights."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from train import validation
+from train.checkpoints import write_atomic
+from train.config import TrainConfig
+from train.trainer import StepReport, Trainer
+
+
+class _Log:
+    """`log.jsonl`: one line for each meta-step; a resumed run takes off the lines after its
+    checkpoint."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = []
+        for line in lines:
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError):
+                break
+        write_atomic(path, "".join(f"{line}\n" for line in kept).encode())
+        self._file = path.open("a")
+
+    def add(self, record: dict) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+
+def run(
+    config: TrainConfig, out: Path, resume: bool, until: Callable[[], bool],
+    checkpoint_seconds: float = 120.0, validate_every: int = 100,
+) -> Trainer:
+    """Train into a folder until the config's steps are done or `until` says so.
+
+    Args:
+        config: of the run.
+        out: its folder; made if need be.
+        resume: go on from the newest checkpoint in it.
+        until: asked before each meta-step.
+        checkpoint_seconds: time between checkpoints.
+        validate_every: meta-steps between validations; 0 for none.
+
+    Raises:
+        ValueError: if the folder holds a run already and `resume` is off, or another one and it
+            is on.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if not resume and (out / "config.json").exists():
+        raise ValueError(f"`out` must hold no run yet, or resume must be on, got {str(out)!r}.")
+    trainer = Trainer(config)
+    best = np.inf
+    if resume and trainer.resume(out) and (out / "best.json").exists():
+        best = json.loads((out / "best.json").read_text())["score"]
+    write_atomic(out / "config.json", config.to_json().encode())
+    log = _Log(out / "log.jsonl", trainer.step)
+    bar = tqdm(total=config.steps, initial=trainer.step, unit="step", file=sys.stderr,
+               mininterval=2.0)
+    checked = time.monotonic()
+    smooth = {"loss": None, "rate": None}
+    validator = validation.Validator(config, trainer.network) if validate_every else None
+    while trainer.step < config.steps and not until():
+        report = trainer.run_step()
+        record = _record(report)
+        if validator and report.step % validate_every == 0:
+            record["validation"] = validator(trainer.average)
+            if record["validation"]["score"] < best:
+                best = record["validation"]["score"]
+                trainer.weights_file().save(out / "best.safetensors")
+                write_atomic(out / "best.json", json.dumps(
+                    {"step": report.step, **record["validation"]}).encode())
+            tqdm.write(f"step {report.step}: validation {json.dumps(record['validation'])}",
+                       file=sys.stderr)
+        log.add(record)
+        _progress(bar, report, smooth)
+        if time.monotonic() - checked > checkpoint_seconds:
+            _save(trainer, out)
+            checked = time.monotonic()
+    _save(trainer, out)
+    bar.close()
+    return trainer
+
+
+def _save(trainer: Trainer, out: Path) -> None:
+    trainer.save(out)
+    trainer.weights_file().save(out / "last.safetensors")
+
+
+def _record(report: StepReport) -> dict:
+    return {
+        "step": report.step,
+        "losses": report.losses,
+        "gradient_norm": report.gradient_norm,
+        "clipped": report.clipped,
+        "bad": report.bad,
+        "inner_steps": report.inner_steps,
+        "parameter_steps": report.parameter_steps,
+        "seconds": report.seconds,
+    }
+
+
+def _progress(bar: tqdm, report: StepReport, smooth: dict) -> None:
+    loss = float(np.mean(list(report.losses.values())))
+    for name, value in (("loss", loss), ("rate", report.parameter_steps / report.seconds)):
+        old = smooth[name]
+        smooth[name] = value if old is None else 0.95 * old + 0.05 * value
+    bar.set_postfix_str(
+        f"meta-objective {smooth['loss']:.3f}, {smooth['rate']:.2f} M parameter-steps/s, "
+        f"gradient {report.gradient_norm:.2g}", refresh=False)
+    bar.update()
+
+
+def dry_run(config: TrainConfig) -> None:
+    """Print the families of the suite and the seconds that compiling each one takes."""
+    trainer = Trainer(config)
+    total = time.perf_counter()
+    for i, (family, weight) in enumerate(zip(trainer.families, trainer.weights)):
+        started = time.perf_counter()
+        key = jax.random.key(0)
+        state = jax.eval_shape(trainer.estimators[i].init, key, trainer.meta)
+        trainer._estimate[i].lower(trainer.meta, state, key, length=config.unroll).compile()
+        print(f"{time.perf_counter() - started:6.1f} s  {100 * weight:5.2f} %  "
+              f"{family.layout.parameters:6d} parameters  {family.name}", flush=True)
+    print(f"{time.perf_counter() - total:6.1f} s  {len(trainer.families)} programs")

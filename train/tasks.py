@@ -1,0 +1,256 @@
+"""Families of problems that share one compiled program, and the tasks drawn from them.
+
+Dimension letters: G members, M models of a member, N inner steps, B blocks and L lanes of the
+parameters' buffer. Everything here is of one member, (M, ...); estimators map it over members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hrnn_opt.layout import Layout
+from hrnn_opt.network import HierarchicalRNN, State
+from problems import Problem
+from train.config import TrainConfig
+
+Meta = dict[str, jax.Array]
+
+
+class Tasks(NamedTuple):
+    """The runs of one member, each at a place of its own.
+
+    Attributes:
+        key: (M, 2) of the run: its instance, start, minibatches and noise follow from it.
+        spec: (M,) which of the family's specs it is an instance of.
+        step: (M,) inner steps taken.
+        horizon: (M,) inner steps after which the run ends.
+        lost: (M,) the objective is not finite or has grown past the limit.
+        learning_rate: (M,) multiplies the steps of the run.
+        first_objective: (M,) the objective at the start of the run, f_0.
+        instance: the problems' data.
+        location: (M, B, L) where the next gradient is taken.
+        state: of the learned optimizer.
+    """
+
+    key: Any
+    spec: Any
+    step: Any
+    horizon: Any
+    lost: Any
+    learning_rate: Any
+    first_objective: Any
+    instance: Any
+    location: Any
+    state: State
+
+
+# Where the models' axis is in each field of a `State`.
+_MODELS_AXIS = State(1, 1, 1, 0, 0, 0, 1, 1, 0)
+
+
+def _select(condition: jax.Array, new: jax.Array, old: jax.Array, axis: int = 0) -> jax.Array:
+    shape = [1] * new.ndim
+    shape[axis] = -1
+    return jnp.where(condition.reshape(shape), new, old)
+
+
+def select_state(condition: jax.Array, new: State, old: State) -> State:
+    """The state of each model from `new` where its (M,) condition holds, else from `old`."""
+    return State(*(
+        None if a is None else _select(condition, a, b, axis)
+        for a, b, axis in zip(new, old, _MODELS_AXIS)
+    ))
+
+
+def _log_uniform(key: jax.Array, low: float, high: float, shape: tuple[int, ...]) -> jax.Array:
+    return jnp.exp(jax.random.uniform(key, shape, minval=np.log(low), maxval=np.log(high)))
+
+
+class Family:
+    """Specs of an equal program: one compiled unroll serves them all.
+
+    Args:
+        specs: problems with the same `program`.
+        network: whose step is unrolled.
+        config: of the training run.
+    """
+
+    def __init__(
+        self, specs: Sequence[Problem], network: HierarchicalRNN, config: TrainConfig
+    ) -> None:
+        self.specs = list(specs)
+        self.problem = self.specs[0]
+        self.network = network
+        self.config = config
+        self.layout = Layout(self.problem.shapes)
+        self._numbers = jax.tree.map(
+            lambda *leaves: jnp.stack(leaves), *(spec.numbers for spec in self.specs))
+
+    @property
+    def name(self) -> str:
+        """Readable and unique among families: the first spec, and how many share its program."""
+        more = len(self.specs) - 1
+        return f"{self.problem!r}" + (f" +{more}" if more else "")
+
+    # Drawing runs.
+
+    def draw(self, key: jax.Array, first: bool = False) -> Tasks:
+        """M new runs.
+
+        Args:
+            key: one random key.
+            first: the very first runs get a part of a whole run's length, so that later the runs
+                of a member are at all their phases at any time.
+        """
+        models = self.config.models
+        keys = jax.random.split(key, models + 3)
+        run_keys, (spec_key, length_key, rate_key) = keys[:models], keys[models:]
+        spec = jax.random.randint(spec_key, (models,), 0, len(self.specs))
+        numbers = jax.tree.map(lambda leaf: leaf[spec], self._numbers)
+
+        def start(key: jax.Array, numbers: Any) -> tuple[Any, Any]:
+            instance = self.problem.sample_instance(jax.random.fold_in(key, 0), numbers)
+            return instance, self.problem.initial_parameters(jax.random.fold_in(key, 1), instance)
+
+        instance, parameters = jax.vmap(start)(run_keys, numbers)
+        location = self.layout.flatten(parameters)
+        log_rates = self._initial_log_learning_rates(jax.random.fold_in(rate_key, 0))
+        rate = _log_uniform(
+            jax.random.fold_in(rate_key, 1), *self.config.learning_rate, (models,))
+        # The RNNs' start vectors are meta-parameters: `unroll` puts them in, differentiably.
+        state = self.network.init_state(self.layout, log_rates, location)
+        return Tasks(
+            key=jax.vmap(jax.random.key_data)(run_keys),
+            spec=spec,
+            step=jnp.zeros((models,), jnp.int32),
+            horizon=self._horizons(length_key, first),
+            lost=jnp.zeros((models,), bool),
+            learning_rate=rate,
+            first_objective=jax.vmap(self.problem.objective)(parameters, instance),
+            instance=instance,
+            location=location,
+            state=state,
+        )
+
+    def _horizons(self, key: jax.Array, first: bool) -> jax.Array:
+        """(M,) lengths of runs, in whole truncations (paper, section 4.3: heavy-tailed)."""
+        config, shape = self.config, (self.config.models,)
+        draw, part = jax.random.split(key)
+        if config.run_length == "exponential":
+            truncations = jnp.round(
+                jax.random.exponential(draw, shape) * config.run_scale) + 1
+        else:
+            truncations = jnp.ceil(
+                _log_uniform(draw, *config.run_range, shape) / config.unroll)
+        if first:
+            truncations = jnp.ceil(truncations * jax.random.uniform(part, shape))
+        return (jnp.maximum(truncations, 1) * config.unroll).astype(jnp.int32)
+
+    def _initial_log_learning_rates(self, key: jax.Array) -> jax.Array:
+        """(M, B, L): for each tensor a part u and for each parameter a part v of the log range."""
+        shape = (self.config.models, self.layout.blocks, self.layout.lanes)
+        if self.network.config.step_size == "normalized":
+            return jnp.zeros(shape)
+        low, high = np.log(self.config.initial_learning_rate) / 2
+        tensor_key, parameter_key = jax.random.split(key)
+        u = jax.random.uniform(
+            tensor_key, (self.config.models, self.layout.tensors), minval=low, maxval=high)
+        return self.layout.to_lanes(u) + jax.random.uniform(
+            parameter_key, shape, minval=low, maxval=high)
+
+    def renew(self, tasks: Tasks, key: jax.Array) -> Tasks:
+        """New runs in place of those that have ended; a run that was lost has ended."""
+        ended = (tasks.step >= tasks.horizon) | tasks.lost
+        fresh = self.draw(key)
+        return jax.tree.map(lambda new, old: _select(ended, new, old),
+                            fresh._replace(state=None), tasks._replace(state=None)
+                            )._replace(state=select_state(ended, fresh.state, tasks.state))
+
+    # Unrolling.
+
+    def unroll(self, meta: Meta, tasks: Tasks, length: int) -> tuple[jax.Array, Tasks]:
+        """One truncation: N inner steps of each run.
+
+        Args:
+            meta: meta-parameters by name.
+            tasks: M runs.
+            length: N, a multiple of `objective_every`.
+
+        Returns:
+            (M,) meta-objective of each run, and the runs N steps on.
+        """
+        every = self.config.objective_every
+        rows = jax.vmap(
+            lambda key, start, instance: self.problem.batches(
+                jax.random.fold_in(jax.random.wrap_key_data(key), 2), start, length, instance)
+        )(tasks.key, tasks.step, tasks.instance)
+        # (M, N, ...) -> (N / every, every, M, ...)
+        batches = jax.tree.map(
+            lambda leaf: jnp.moveaxis(leaf, 1, 0).reshape(
+                length // every, every, leaf.shape[0], *leaf.shape[2:]), rows)
+        steps = jnp.arange(length).reshape(length // every, every)
+
+        fresh = self.network.stateless_init_state(
+            meta, self.layout, tasks.state.log_learning_rate
+            if tasks.state.log_learning_rate is not None else tasks.location, tasks.location)
+        state = select_state(tasks.step == 0, fresh, tasks.state)
+
+        def inner(carry: Any, given: Any) -> tuple[Any, None]:
+            return self._inner_step(meta, tasks, carry, *given), None
+
+        def evaluated(carry: Any, given: Any) -> tuple[Any, jax.Array]:
+            carry, _ = jax.lax.scan(jax.checkpoint(inner), carry, given)
+            return carry, self.objective(tasks.instance, *carry)
+
+        if every == 1:
+            def body(carry: Any, given: Any) -> tuple[Any, jax.Array]:
+                first = jax.tree.map(lambda leaf: leaf[0], given)
+                carry = self._inner_step(meta, tasks, carry, *first)
+                return carry, self.objective(tasks.instance, *carry)
+
+            evaluated = jax.checkpoint(body)
+        (location, state), objectives = jax.lax.scan(
+            evaluated, (tasks.location, state), (batches, steps))
+        last = objectives[-1]
+        limit = self.config.growth_limit * jnp.maximum(tasks.first_objective, 1e-6)
+        lost = ~jnp.isfinite(last) | (last > limit)
+        losses = jnp.mean(self._meta_objective(objectives, tasks.first_objective), axis=0)
+        return losses, tasks._replace(
+            step=tasks.step + length, lost=lost, location=location, state=state)
+
+    def _inner_step(
+        self, meta: Meta, tasks: Tasks, carry: tuple[jax.Array, State], batch: Any, offset: Any
+    ) -> tuple[jax.Array, State]:
+        location, state = carry
+        tensors = tuple(self.layout.unflatten(location))
+        gradient = self.layout.flatten(
+            jax.vmap(self.problem.gradient)(tensors, tasks.instance, batch))
+        if not self.config.second_derivatives:
+            gradient = jax.lax.stop_gradient(gradient)
+        state, step = self.network.stateless_step(meta, self.layout, state, gradient)
+        rate = tasks.learning_rate
+        if self.config.learning_rate_schedule == "cosine":
+            done = (tasks.step + offset) / tasks.horizon
+            rate = rate * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(done, 0.0, 1.0)))
+        rate = rate[:, None, None]
+        if not self.network.config.lookahead:
+            return location - rate * step.update, state
+        true = state.true_parameters
+        state = state._replace(true_parameters=true - rate * step.update)
+        return true - rate * step.attended_update, state
+
+    def objective(self, instance: Any, location: jax.Array, state: State) -> jax.Array:
+        """(M,) noise-free objective on all data, at the parameters themselves."""
+        at = state.true_parameters if self.network.config.lookahead else location
+        return jax.vmap(self.problem.objective)(tuple(self.layout.unflatten(at)), instance)
+
+    def _meta_objective(self, objectives: jax.Array, first: jax.Array) -> jax.Array:
+        """log(f / (f_0 + 1e-6) + 1e-6), or f / f_0 (paper, section 4.2), finite whatever f is."""
+        ratio = objectives / (first + 1e-6)
+        ratio = jnp.where(jnp.isfinite(ratio), jnp.minimum(ratio, 1e9), 1e9)
+        return jnp.log(ratio + 1e-6) if self.config.objective == "log" else ratio

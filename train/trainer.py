@@ -1,0 +1,217 @@
+"""The loop of meta-training: draw families, estimate, step, validate, checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from hrnn_opt.network import HierarchicalRNN
+from hrnn_opt.weights import Pretrained
+from train import checkpoints, estimators, suites
+from train.config import TrainConfig
+from train.meta_optimizer import clean, meta_optimizer
+from train.tasks import Meta
+
+
+@dataclasses.dataclass
+class StepReport:
+    """What one meta-step did.
+
+    Attributes:
+        step: its number, from 1.
+        losses: meta-objective by family.
+        phases: mean share of their runs that the tasks had behind them, by family.
+        gradient_norm: norm of the members' gradients, mean.
+        clipped, bad: shares of clipped members and of entries that are not finite.
+        inner_steps, parameter_steps: taken in it, in millions of parameters for the latter.
+        seconds: it took.
+    """
+
+    step: int
+    losses: dict[str, float]
+    gradient_norm: float
+    clipped: float
+    bad: float
+    inner_steps: int
+    parameter_steps: float
+    seconds: float
+
+
+class Trainer:
+    """Meta-training of one configuration.
+
+    Args:
+        config: of the run.
+
+    Attributes:
+        meta: meta-parameters by name.
+        average: their running average (`meta` itself where the config has none).
+        step: meta-steps taken.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.network = self._initial_network()
+        self.families, self.weights = suites.families(config, self.network)
+        self.estimators = [estimators.make(family, config) for family in self.families]
+        self.optimizer = meta_optimizer(config)
+        self.meta: Meta = {
+            name: jnp.array(variable.value) for name, variable in sorted(
+                self.network.meta_parameters.items())
+        }
+        self.average = dict(self.meta)
+        self.optimizer_state = self.optimizer.init(self.meta)
+        self.step = 0
+        self.states: list[Any | None] = [None] * len(self.families)
+        self._estimate = [
+            jax.jit(functools.partial(self._cleaned, e), static_argnames="length",
+                    donate_argnames="state")
+            for e in self.estimators
+        ]
+        self._init = [jax.jit(e.init) for e in self.estimators]
+        self._update = jax.jit(self._updated)
+
+    def _initial_network(self) -> HierarchicalRNN:
+        if not self.config.initial_weights:
+            return HierarchicalRNN(self.config.network_config, seed=self.config.seed)
+        pretrained = Pretrained.load(self.config.initial_weights)
+        if pretrained.config != self.config.network_config:
+            raise ValueError(
+                f"`initial_weights` must have the config {self.config.network_config}, got "
+                f"{pretrained.config}.")
+        return pretrained.network()
+
+    @staticmethod
+    def _cleaned(estimator: Any, meta: Meta, state: Any, key: jax.Array, length: int) -> Any:
+        estimate, state = estimator.estimate(meta, state, key, length)
+        return clean(estimate.gradients, estimator.config), jnp.mean(estimate.losses), state
+
+    def _updated(
+        self, meta: Meta, average: Meta, state: Any, gradients: list[Meta], step: jax.Array
+    ) -> Any:
+        gradient = jax.tree.map(lambda *g: sum(g) / len(g), *gradients)
+        updates, state = self.optimizer.update(gradient, state, meta)
+        meta = optax.apply_updates(meta, updates)
+        # The average forgets the start as fast as it has steps to put in its place.
+        decay = jnp.minimum(self.config.average, step / (step + 9.0))
+        average = jax.tree.map(lambda a, m: decay * a + (1 - decay) * m, average, meta)
+        return meta, average, state
+
+    # Randomness follows from (seed, step), so that a resumed run draws what an unbroken one does.
+
+    def _key(self, *numbers: int) -> jax.Array:
+        key = jax.random.key(self.config.seed)
+        for n in numbers:
+            key = jax.random.fold_in(key, n)
+        return key
+
+    def _drawn(self) -> list[int]:
+        rng = np.random.default_rng((self.config.seed, self.step))
+        count = min(self.config.families, len(self.families))
+        return sorted(rng.choice(len(self.families), count, replace=False, p=self.weights))
+
+    def _length(self) -> int:
+        if not self.config.heavy_tailed:
+            return self.config.unroll
+        rng = np.random.default_rng((self.config.seed, self.step, 1))
+        return heavy_tailed_length(rng, self.config.unroll)
+
+    def run_step(self) -> StepReport:
+        """One meta-step."""
+        started = time.perf_counter()
+        length = self._length()
+        results = {}
+        for index in self._drawn():
+            if self.states[index] is None:
+                self.states[index] = self._init[index](self._key(1, index), self.meta)
+            results[index] = self._estimate[index](
+                self.meta, self.states[index], self._key(2, index, self.step), length=length)
+            self.states[index] = results[index][2]
+        cleaned = [result[0] for result in results.values()]
+        self.meta, self.average, self.optimizer_state = self._update(
+            self.meta, self.average, self.optimizer_state,
+            [c.gradient for c in cleaned], jnp.float32(self.step))
+        self.step += 1
+        runs = self.config.members * self.config.models * length
+        return StepReport(
+            step=self.step,
+            losses={self.families[i].name: float(r[1]) for i, r in results.items()},
+            gradient_norm=float(np.mean([np.mean(c.norms) for c in cleaned])),
+            clipped=float(np.mean([c.clipped for c in cleaned])),
+            bad=float(np.mean([c.bad for c in cleaned])),
+            inner_steps=runs * len(results),
+            parameter_steps=sum(runs * self.families[i].layout.parameters for i in results) / 1e6,
+            seconds=time.perf_counter() - started,
+        )
+
+    # Saving.
+
+    def _tree(self) -> dict[str, Any]:
+        """All that the run needs to go on, with the runs of the families drawn so far."""
+        return {
+            "meta": self.meta,
+            "average": self.average,
+            "optimizer": self.optimizer_state,
+            "step": np.int64(self.step),
+            "states": {str(i): s for i, s in enumerate(self.states) if s is not None},
+        }
+
+    def save(self, folder: Path) -> Path:
+        """Write a checkpoint."""
+        return checkpoints.save(folder, self.step, self._tree(), self.config)
+
+    def resume(self, folder: Path) -> bool:
+        """Go on from the newest good checkpoint in the folder. Returns whether there was one."""
+        tree = checkpoints.restore(folder, self._like, self.config)
+        if tree is None:
+            return False
+        self.meta, self.average = tree["meta"], tree["average"]
+        self.optimizer_state, self.step = tree["optimizer"], int(tree["step"])
+        for index, state in tree["states"].items():
+            self.states[int(index)] = state
+        return True
+
+    def _like(self, names: set[str]) -> dict[str, Any]:
+        """The structure of a checkpoint that has arrays of these names."""
+        present = [i for i in range(len(self.families)) if any(
+            name.startswith(f"['states']['{i}']") for name in names)]
+        states = {
+            str(i): jax.eval_shape(self.estimators[i].init, self._key(1, i), self.meta)
+            for i in present
+        }
+        return {**self._tree(), "states": states}
+
+    def weights_file(self, meta: Meta | None = None) -> Pretrained:
+        """The averaged meta-parameters (or the given ones) as weights to be shipped."""
+        arrays = {name: np.array(v) for name, v in (meta or self.average).items()}
+        low, high = self.config.initial_learning_rate
+        rate_low, rate_high = self.config.learning_rate
+        return Pretrained(
+            self.network.config, arrays,
+            initial_learning_rate=float(np.sqrt(low * high)),
+            learning_rate=float(np.sqrt(rate_low * rate_high)))
+
+
+def heavy_tailed_length(rng: np.random.Generator, unit: int) -> int:
+    """round(Exp(200)) + 50 inner steps (released program), as 1, 2, 4, ... units, rounded at random
+    so that the mean is kept."""
+    wanted = max((round(rng.exponential(200.0)) + 50) / unit, 1.0)
+    low = 2 ** int(np.floor(np.log2(wanted)))
+    return unit * (low if rng.random() >= (wanted - low) / low else 2 * low)
+
+
+def train(
+    trainer: Trainer, report: Callable[[StepReport], None], until: Callable[[], bool]
+) -> None:
+    """Meta-steps until the config's number is reached or `until` says so."""
+    while trainer.step < trainer.config.steps and not until():
+        report(trainer.run_step())
