@@ -66,11 +66,16 @@ def define_data_dir(options: flags.FlagValues) -> None:
 
 
 def load_data(options: flags.FlagValues) -> Data:
-    """The data in `--data_dir`.
+    """The data in `--data_dir`, for training runs.
 
     Raises:
-        UsageError: if the files are not there, or are no such files.
+        UsageError: if the files are not there, or are no such files, or if Keras is on a backend
+            that training runs are not written for.
     """
+    import keras
+
+    if keras.backend.backend() != "jax":
+        raise UsageError("training runs need KERAS_BACKEND=jax")
     try:
         return load(options.data_dir)
     except ValueError as error:
