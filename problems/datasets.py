@@ -6,13 +6,14 @@ Sizes are the problem's: a data set only says how its numbers come about.
 import abc
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from problems.problem import Array, Spec, number
+from problems.problem import Array, Parameters, Spec, normal_like, number
 from problems.registry import register
 
 Data = tuple[Array, Array]
@@ -69,6 +70,12 @@ class Labelled(Dataset):
 def log_uniform(key: Array, decades: Array, shape: tuple[int, ...] = ()) -> Array:
     """10^U(-decades, decades)."""
     return 10.0 ** (decades * jax.random.uniform(key, shape, minval=-1.0, maxval=1.0))
+
+
+def random_layers(key: Array, sizes: tuple[int, ...]) -> Parameters:
+    """Standard normal weights (fan in, fan out) between layers of consecutive sizes."""
+    shapes = itertools.pairwise(sizes)
+    return normal_like(key, [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes])
 
 
 @register
@@ -143,12 +150,10 @@ class RandomMLP(Labelled):
     def draw_clean(
         self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
     ) -> Data:
-        keys = jax.random.split(key, self.depth + 1)
-        data = hidden = jax.random.normal(keys[0], (samples, features))
-        for layer_key in keys[1:]:
-            fan_in = hidden.shape[1]
-            weights = jax.random.normal(layer_key, (fan_in, self.width)) * (2 / fan_in) ** 0.5
-            hidden = jax.nn.relu(hidden @ weights)
+        data_key, weight_key = jax.random.split(key)
+        data = hidden = jax.random.normal(data_key, (samples, features))
+        for weights in random_layers(weight_key, (features, *(self.width,) * self.depth)):
+            hidden = jax.nn.relu(hidden @ weights * (2 / len(weights)) ** 0.5)
         return data, (hidden[:, 0] > 0).astype(jnp.int32)
 
 
@@ -171,13 +176,13 @@ class Teacher(Labelled):
     def draw_clean(
         self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
     ) -> Data:
-        keys = jax.random.split(key, self.depth + 2)
-        data = hidden = jax.random.normal(keys[0], (samples, features))
-        for layer_key in keys[1:-1]:
-            fan_in = hidden.shape[1]
-            weights = jax.random.normal(layer_key, (fan_in, self.width)) * (3 / fan_in) ** 0.5
-            hidden = jnp.tanh(hidden @ weights)
-        outputs = hidden @ jax.random.normal(keys[-1], (hidden.shape[1], classes))
+        data_key, weight_key = jax.random.split(key)
+        data = hidden = jax.random.normal(data_key, (samples, features))
+        sizes = (features, *(self.width,) * self.depth, classes)
+        *layers, readout = random_layers(weight_key, sizes)
+        for weights in layers:
+            hidden = jnp.tanh(hidden @ weights * (3 / len(weights)) ** 0.5)
+        outputs = hidden @ readout
         outputs = (outputs - outputs.mean(axis=0)) / (outputs.std(axis=0) + 1e-6)
         return data, jnp.argmax(outputs, axis=1).astype(jnp.int32)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from problems.datasets import Clusters, Dataset, log_uniform
 from problems.minibatch import DataProblem
-from problems.problem import Array, Instance, Parameters, is_whole, number
+from problems.problem import Array, Instance, Parameters, is_whole, normal_like, number
 from problems.registry import register
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -91,11 +91,9 @@ class Network(DataProblem):
 
     def initial_parameters(self, key: Array, instance: Instance) -> Parameters:
         std = INITIALIZERS[self.init]
-        keys = jax.random.split(key, len(self.shapes))
-        return tuple(
-            instance["init_scale"] * std(shape) * jax.random.normal(tensor_key, shape)
-            for tensor_key, shape in zip(keys, self.shapes, strict=True)
-        )
+        shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in self.shapes]
+        normals = normal_like(key, shapes)
+        return tuple(instance["init_scale"] * std(tensor.shape) * tensor for tensor in normals)
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:

@@ -10,7 +10,7 @@ import abc
 import dataclasses
 import functools
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -231,12 +231,17 @@ class BasicProblem(Problem):
         return tuple(g + instance["noise_stdev"] * e for g, e in zip(clean, noise, strict=True))
 
 
-def normal_like(key: Array, tensors: Parameters) -> Parameters:
-    """Standard normal tensors of the given shapes, from one draw: small tensors cost no more."""
+def normal_like(key: Array, tensors: Sequence[Array | jax.ShapeDtypeStruct]) -> Parameters:
+    """Standard normal tensors of the given shapes.
+
+    Cut from one draw: a generator for each tensor would be most of a small program's compilation.
+    """
     return split_like(jax.random.normal(key, (sum(t.size for t in tensors),)), tensors)
 
 
-def split_like(vector: Array, tensors: Parameters) -> Parameters:
+def split_like(
+    vector: Array, tensors: Sequence[Array | jax.ShapeDtypeStruct]
+) -> Parameters:
     """Cuts a vector into tensors of the given shapes."""
     pieces, at = [], 0
     for tensor in tensors:

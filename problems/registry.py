@@ -59,7 +59,12 @@ def parse(text: str) -> Any:
             return _build(node.func.id, [value(a) for a in node.args], keywords)
         if isinstance(node, ast.Tuple | ast.List):
             return tuple(value(e) for e in node.elts)
-        return ast.literal_eval(node)
+        try:
+            return ast.literal_eval(node)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"spec: {ast.unparse(node)!r} in {text!r} is no literal value."
+            ) from error
 
     try:
         tree = ast.parse(text.strip(), mode="eval").body
@@ -67,10 +72,7 @@ def parse(text: str) -> Any:
         raise ValueError(f"spec: {text!r} does not read as Name(arguments).") from error
     if not isinstance(tree, ast.Call):
         raise ValueError(f"spec: {text!r} does not read as Name(arguments).")
-    try:
-        return value(tree)
-    except (SyntaxError, TypeError) as error:
-        raise ValueError(f"spec: {text!r} has an argument that is no literal.") from error
+    return value(tree)
 
 
 def to_json(spec: Any) -> Any:
