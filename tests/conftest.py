@@ -1,0 +1,56 @@
+"""One run of pytest tests one Keras backend, the one in `KERAS_BACKEND` (JAX if it is not set).
+
+`tests/hrnn_opt` and the modules in `EVERY_BACKEND` run on every backend. All else is code written
+in JAX: its tests are left out of the other runs, and so are single tests marked `jax_only`.
+"""
+
+import os
+import pathlib
+
+# Read when the backends are imported, so before all else. Tests work on small arrays, and two
+# processes share the machine: more threads would only wait for each other.
+for variable, value in {
+    "KERAS_BACKEND": "jax",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "JAX_PLATFORMS": "cpu",
+    "CUDA_VISIBLE_DEVICES": "",
+}.items():
+    os.environ.setdefault(variable, value)
+
+import hypothesis
+import keras
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+BACKEND = keras.backend.backend()
+EVERY_BACKEND = ("hrnn_opt", "eval/test_conformance.py", "test_wheel.py")
+
+# The same examples in every run.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, max_examples=25, database=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
+    """Leave out tests of code that the backend of this run cannot run."""
+    if BACKEND == "jax" or not collection_path.name.startswith("test_"):
+        return None
+    path = collection_path.relative_to(HERE)
+    everywhere = any(path.is_relative_to(place) for place in EVERY_BACKEND)
+    return None if everywhere else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked for JAX alone."""
+    if BACKEND == "jax":
+        return
+    skip = pytest.mark.skip(reason="written in JAX")
+    for item in items:
+        if "jax_only" in item.keywords:
+            item.add_marker(skip)
+

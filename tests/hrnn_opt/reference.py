@@ -1,0 +1,149 @@
+"""The step once more, in plain numpy, tensor by tensor, written from the paper's equations.
+
+It shares no line with the package: float64, no padding, no buffers, no fused products.
+"""
+
+import numpy as np
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def gru(meta, name, x, h, bias):
+    """One GRU step: x (n,), h (m,), injected bias (3 m,)."""
+    m = len(h)
+    gates = np.concatenate([x, h]) @ meta[f"{name}/gates_kernel"] + meta[f"{name}/gates_bias"]
+    r, u = sigmoid(gates[:m] + bias[:m]), sigmoid(gates[m:] + bias[m : 2 * m])
+    c = np.tanh(
+        np.concatenate([x, r * h]) @ meta[f"{name}/candidate_kernel"]
+        + meta[f"{name}/candidate_bias"] + bias[2 * m :])
+    return u * h + (1 - u) * c
+
+
+class Reference:
+    """The whole optimizer on a list of tensors.
+
+    Args:
+        meta: meta-parameters by name.
+        config: the switches.
+        sizes: number of parameters of each tensor.
+        log_rates: initial log learning rate of each tensor's parameters.
+    """
+
+    def __init__(self, meta, config, sizes, log_rates):
+        self.meta = {name: np.asarray(array, "float64") for name, array in meta.items()}
+        self.config = config
+
+        def start(name, units):
+            return self.meta[name] if config.learned_start_vectors else np.zeros(units)
+
+        scales = config.time_scales
+        self.tensors = [
+            {
+                "h0": np.tile(start("parameter_start", config.parameter_units), (n, 1)),
+                "average": np.zeros((n, scales)),
+                "square": np.zeros((n, scales)),
+                "b_g": np.zeros(n),
+                "b_l": np.zeros(n),
+                "eta_bar": np.array(rates, "float64"),
+                "h1": start("tensor_start", config.tensor_units) if config.tensor_units else None,
+            }
+            for n, rates in zip(sizes, log_rates)
+        ]
+        self.h2 = start("global_start", config.global_units) if config.global_units else None
+
+    def step(self, gradients):
+        """Updates and attended updates of the tensors; None where the gradient is None."""
+        config, meta = self.config, self.meta
+        mean_rate = np.concatenate([t["eta_bar"] for t in self.tensors]).mean()
+        results, old_h2 = [], self.h2
+        for tensor, gradient in zip(self.tensors, gradients):
+            if gradient is None:
+                results.append((None, None))
+                continue
+            n = len(gradient)
+            for j in range(n):
+                d = tensor["b_g"][j] if config.time_scales > 1 else 0.0
+                for s in range(config.time_scales):
+                    tensor["average"][j, s] = (1 - d) * gradient[j] + d * tensor["average"][j, s]
+                    d = np.sqrt(d)
+            average = tensor["average"]
+            for s in range(config.time_scales):
+                b_l = tensor["b_l"] if tensor["square"][:, s].any() else np.zeros(n)
+                tensor["square"][:, s] = (1 - b_l) * (average[:, s] ** 2 + 1e-12) + b_l * tensor[
+                    "square"][:, s]
+            m = np.arcsinh(average / np.sqrt(tensor["square"] + 1e-16))
+
+            features = [m]
+            if config.gradient_products:
+                features.append(m[:, :-1] * m[:, 1:])
+            if config.relative_log_mean_squares:
+                logs = np.log(tensor["square"] + 1e-16)
+                features.append(logs - logs.mean(axis=1, keepdims=True))
+            if config.relative_learning_rate != "off" and config.dynamic_output_scale:
+                mean = mean_rate if config.relative_learning_rate == "model" else tensor[
+                    "eta_bar"].mean()
+                features.append(tensor["eta_bar"][:, None] - mean)
+            x = np.concatenate(features, axis=1)
+
+            bias = np.zeros(3 * config.parameter_units)
+            if config.tensor_units:
+                bias = bias + tensor["h1"] @ meta["tensor_to_parameter_kernel"] + meta[
+                    "tensor_to_parameter_bias"]
+            if config.global_units:
+                bias = bias + old_h2 @ meta["global_to_parameter_kernel"] + meta[
+                    "global_to_parameter_bias"]
+            h0 = np.stack([
+                gru(meta, "parameter_rnn", x[j], tensor["h0"][j], bias) for j in range(n)])
+            tensor["h0"] = h0
+            if config.tensor_units:
+                bias = np.zeros(3 * config.tensor_units)
+                if config.global_units:
+                    bias = old_h2 @ meta["global_to_tensor_kernel"] + meta["global_to_tensor_bias"]
+                tensor["h1"] = gru(
+                    meta, "tensor_rnn", np.concatenate([h0, x], axis=1).mean(axis=0), tensor["h1"],
+                    bias)
+
+            if config.learnable_scale_decay:
+                tensor["b_l"] = sigmoid(
+                    h0 @ meta["scale_decay_weights"] + meta["scale_decay_bias"])
+            else:
+                tensor["b_l"] = np.full(n, 0.93)
+            if config.learnable_input_decay and config.time_scales > 1:
+                tensor["b_g"] = sigmoid(
+                    h0 @ meta["input_decay_weights"] + meta["input_decay_bias"])
+            else:
+                tensor["b_g"] = np.full(n, 0.89)
+            change = h0 @ meta["learning_rate_weights"] + meta["learning_rate_bias"]
+            results.append((
+                self._update(tensor, h0, m, change, "direction"),
+                self._update(tensor, h0, m, change, "attention") if config.lookahead else None,
+            ))
+            if config.dynamic_output_scale:
+                gamma = sigmoid(meta["learning_rate_momentum_logit"])
+                tensor["eta_bar"] = gamma * tensor["eta_bar"] + (1 - gamma) * self._log_rate(
+                    tensor, change)
+        if config.global_units:
+            h1 = [t["h1"] for t, g in zip(self.tensors, gradients) if g is not None]
+            self.h2 = gru(
+                meta, "global_rnn", np.mean(h1, axis=0), old_h2, np.zeros(3 * config.global_units))
+        return results
+
+    def _log_rate(self, tensor, change):
+        bound = 6 if self.config.step_size == "normalized" else 33
+        return np.clip(tensor["eta_bar"] + change, -bound, bound)
+
+    def _update(self, tensor, h0, m, change, name):
+        meta, config = self.meta, self.config
+        d = h0 @ meta[f"{name}_weights"]
+        if config.gradient_shortcut:
+            d = d + m @ meta[f"{name}_shortcut"]
+        if not config.dynamic_output_scale:
+            return 2 * sigmoid(change) * d
+        eta = self._log_rate(tensor, change)
+        if config.step_size == "normalized":
+            u = np.exp(eta) * d
+            return u / np.sqrt((u**2).mean() + 1e-16)
+        offset = meta["step_size_offset"] if name == "direction" else 0.0
+        return np.exp(eta + offset) * d / np.sqrt((d**2).mean() + 1e-16)

@@ -1,0 +1,308 @@
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+
+from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig, Layout
+from tests.hrnn_opt.reference import Reference
+from tests.hrnn_opt.support import assert_close, weights
+
+SHAPES = [(3, 2), (), (5,)]
+SIZES = [6, 1, 5]
+RNG = np.random.default_rng(5)
+RATES = [RNG.uniform(-8, -3, n) for n in SIZES]
+GRADIENTS = [[RNG.normal(size=n) * 10.0 ** RNG.uniform(-3, 1) for n in SIZES] for _ in range(4)]
+
+
+def numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+def run(network, gradients, shapes=SHAPES, rates=RATES, lanes=None):
+    """Updates and attended updates of all steps, tensor by tensor, and the last state."""
+    layout = Layout(shapes, lanes)
+
+    def flatten(tensors):
+        return layout.flatten(
+            [np.asarray(t, "float32").reshape(shape) for t, shape in zip(tensors, shapes)])
+
+    def take(state, gradient, active=None):
+        return network.step(layout, state, gradient, active)
+
+    if keras.backend.backend() == "jax":
+        # Compiled once for each config; operation by operation takes several times as long.
+        import jax
+
+        whole = jax.jit(take)
+    else:
+        whole = take
+    state = network.init_state(layout, flatten(rates), flatten(rates))
+    results = []
+    for grads in gradients:
+        active = np.array([g is not None for g in grads])
+        filled = [np.zeros(shape) if g is None else g for g, shape in zip(grads, shapes)]
+        gradient = flatten(filled)
+        state, step = whole(state, gradient) if active.all() else take(state, gradient, active)
+        for buffer in step:
+            if buffer is not None:
+                results.append([numpy(t).reshape(-1) for t in layout.unflatten(buffer)])
+    return results, state
+
+
+CONFIGS = {
+    "paper": {},
+    "lookahead": {"lookahead": True},
+    "two levels": {"global_units": 0},
+    "one level": {"tensor_units": 0, "global_units": 0},
+    "one time scale": {"time_scales": 1},
+    "two time scales": {"time_scales": 2, "lookahead": True},
+    "three time scales, small": {"time_scales": 3, "parameter_units": 3, "tensor_units": 4,
+                                 "global_units": 2},
+    "constant decays": {"learnable_input_decay": False, "learnable_scale_decay": False},
+    "no output scale": {"dynamic_output_scale": False, "lookahead": True},
+    "normalized": {"step_size": "normalized"},
+    "normalized, lookahead": {"step_size": "normalized", "lookahead": True,
+                              "relative_learning_rate": "tensor"},
+    "relative to the tensor": {"relative_learning_rate": "tensor"},
+    "few inputs": {"relative_learning_rate": "off", "gradient_products": False,
+                   "relative_log_mean_squares": False},
+    "no shortcut, zero starts": {"gradient_shortcut": False, "learned_start_vectors": False,
+                                 "lookahead": True},
+}
+
+
+@pytest.mark.parametrize("switches", CONFIGS.values(), ids=CONFIGS)
+def test_the_step_is_that_of_a_plain_program(switches):
+    pretrained = weights(**switches)
+    rates = [np.zeros(n) for n in SIZES] if switches.get("step_size") == "normalized" else RATES
+    # A tensor without a gradient at one step stays as it is.
+    gradients = [*GRADIENTS[:2], [GRADIENTS[2][0], None, GRADIENTS[2][2]], GRADIENTS[3]]
+    ours, state = run(pretrained.network(), gradients, rates=rates)
+    reference = Reference(pretrained.arrays, pretrained.config, SIZES, rates)
+    theirs = []
+    for grads in gradients:
+        results = reference.step(grads)
+        for kind in range(2 if pretrained.config.lookahead else 1):
+            theirs.append([
+                np.zeros(n) if result[kind] is None else result[kind]
+                for n, result in zip(SIZES, results)])
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs):
+        assert_close(a, b, 2e-5)
+    if state.global_hidden is not None:
+        np.testing.assert_allclose(numpy(state.global_hidden), reference.h2, atol=1e-5)
+    if state.log_learning_rate is not None:
+        rates_now = Layout(SHAPES).unflatten(state.log_learning_rate)
+        for ours_k, tensor in zip(rates_now, reference.tensors):
+            np.testing.assert_allclose(
+                numpy(ours_k).reshape(-1), tensor["eta_bar"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 64])
+def test_the_number_of_lanes_does_not_matter(lanes):
+    network = weights(lookahead=True).network()
+    expected, _ = run(network, GRADIENTS)
+    for a, b in zip(run(network, GRADIENTS, lanes=lanes)[0], expected):
+        assert_close(a, b, 1e-5)
+
+
+def test_many_small_tensors_are_as_many_large_programs():
+    # More tensors than the layout slices one by one.
+    shapes, sizes = [(2,)] * 20 + [(3,)] * 20, [2] * 20 + [3] * 20
+    rng = np.random.default_rng(0)
+    rates = [rng.uniform(-8, -3, n) for n in sizes]
+    gradients = [[rng.normal(size=n) for n in sizes] for _ in range(2)]
+    pretrained = weights()
+    ours, _ = run(pretrained.network(), gradients, shapes, rates, lanes=2)
+    reference = Reference(pretrained.arrays, pretrained.config, sizes, rates)
+    for a, grads in zip(ours, gradients):
+        assert_close(a, [update for update, _ in reference.step(grads)], 2e-5)
+
+
+def test_the_order_of_the_tensors_does_not_matter():
+    network = weights().network()
+    order = [2, 0, 1]
+    expected, _ = run(network, GRADIENTS)
+    permuted, _ = run(
+        network, [[grads[k] for k in order] for grads in GRADIENTS],
+        [SHAPES[k] for k in order], [RATES[k] for k in order])
+    for a, b in zip(permuted, expected):
+        assert_close(a, [b[k] for k in order], 1e-5)
+
+
+def test_models_side_by_side_do_not_see_each_other():
+    network, layout = weights().network(), Layout(SHAPES)
+    rng = np.random.default_rng(0)
+    shape = (3, layout.blocks, layout.lanes)
+    rates = rng.uniform(-8, -3, shape).astype("float32")
+    gradients = rng.normal(size=(2, *shape)).astype("float32")
+    state = network.init_state(layout, rates)
+    for gradient in gradients:
+        state, step = network.step(layout, state, ops.convert_to_tensor(gradient))
+    for j in range(3):
+        alone = network.init_state(layout, rates[j])
+        for gradient in gradients:
+            alone, alone_step = network.step(layout, alone, ops.convert_to_tensor(gradient[j]))
+        assert_close([numpy(step.update)[j]], [numpy(alone_step.update)], 1e-5)
+        np.testing.assert_allclose(
+            numpy(state.global_hidden)[:, j], numpy(alone.global_hidden), atol=1e-6)
+
+
+def test_start_values():
+    network = HierarchicalRNN(HierarchicalRNNConfig(lookahead=True, parameter_units=400), seed=3)
+    p = {name: numpy(v.value) for name, v in network.meta_parameters.items()}
+    for name in ("parameter_rnn", "tensor_rnn", "global_rnn"):
+        np.testing.assert_array_equal(p[f"{name}/gates_bias"], np.float32(2.2))
+        np.testing.assert_array_equal(p[f"{name}/candidate_bias"], 0)
+    kernel = p["parameter_rnn/gates_kernel"]
+    np.testing.assert_allclose(kernel.std(), 0.5 / np.sqrt(len(kernel)), rtol=0.02)
+    np.testing.assert_allclose(p["direction_weights"].std(), 0.5 / np.sqrt(400), rtol=0.15)
+    np.testing.assert_array_equal(p["attention_weights"], p["direction_weights"])
+    assert np.all(np.abs(p["direction_shortcut"] - 0.25) < 0.25)
+    assert np.abs(p["parameter_start"]).max() <= 1 and np.abs(p["parameter_start"]).max() > 0.9
+    for name, value in {
+        "learning_rate_weights": 0, "learning_rate_bias": 0, "scale_decay_bias": 3.2,
+        "input_decay_bias": 2.2, "learning_rate_momentum_logit": 3.2, "step_size_offset": -1,
+    }.items():
+        np.testing.assert_array_equal(p[name], np.float32(value))
+
+
+def test_the_seed_decides_the_start_values():
+    first, again, other = (
+        {name: numpy(v.value) for name, v in HierarchicalRNN(seed=seed).meta_parameters.items()}
+        for seed in (1, 1, 2))
+    for name in first:
+        np.testing.assert_array_equal(first[name], again[name])
+    assert not np.array_equal(first["direction_weights"], other["direction_weights"])
+
+
+def test_round_trip_through_the_layers_config():
+    network = HierarchicalRNN(HierarchicalRNNConfig(time_scales=2, parameter_units=3))
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(network))
+    assert isinstance(again, HierarchicalRNN) and again.config == network.config
+
+
+def test_wrong_names_of_meta_parameters_are_refused():
+    network, layout = HierarchicalRNN(), Layout([(2,)])
+    values = {name: v.value for name, v in network.meta_parameters.items()}
+    values["speed"] = values.pop("direction_weights")
+    with pytest.raises(ValueError, match=r"`meta_parameters`.*direction_weights.*speed"):
+        network.stateless_init_state(values, layout, np.zeros((1, layout.lanes), "float32"))
+
+
+@pytest.mark.parametrize("switches", [
+    {"lookahead": True}, {"step_size": "normalized"}, {"dynamic_output_scale": False},
+    {"time_scales": 1}], ids=str)
+@settings(max_examples=8)
+@given(st.floats(-30, 30), st.sampled_from(["normal", "constant", "zero", "one entry"]))
+def test_any_scale_of_gradients_gives_finite_steps(switches, exponent, kind):
+    pattern = {
+        "normal": np.random.default_rng(0).normal(size=6), "constant": np.ones(6),
+        "zero": np.zeros(6), "one entry": np.eye(6)[2]}[kind]
+    gradient = np.array(pattern * 10.0**exponent, "float32")
+    results, state = run(
+        weights(**switches).network(), [[gradient], [-gradient], [gradient]], [(6,)],
+        [np.full(6, -3.0)])
+    for tensors in results:
+        assert np.all(np.isfinite(tensors[0]))
+    for value in state:
+        assert value is None or np.all(np.isfinite(numpy(value)))
+
+
+def meta_loss(network, layout, meta, log_rates, target, steps=3):
+    """The loss that the optimizer reaches on a quadratic, as meta-training computes it."""
+    import jax
+    import jax.numpy as jnp
+
+    theta = jnp.zeros((layout.blocks, layout.lanes))
+    state = network.stateless_init_state(meta, layout, log_rates, theta)
+
+    def loss(theta):
+        return jnp.sum(jnp.square(theta - target))
+
+    def step(carry, _):
+        theta, state = carry
+        state, move = network.stateless_step(meta, layout, state, jax.grad(loss)(theta))
+        theta = theta - move.update
+        return (theta, state), loss(theta)
+
+    _, losses = jax.lax.scan(step, (theta, state), None, length=steps)
+    return jnp.mean(losses)
+
+
+@pytest.mark.jax_only
+@pytest.mark.parametrize("switches", [
+    {}, {"step_size": "normalized"}, {"time_scales": 1, "tensor_units": 0, "global_units": 0}],
+    ids=str)
+def test_meta_gradients_are_finite_and_right_from_the_first_step(switches):
+    import jax
+    import jax.numpy as jnp
+
+    pretrained = weights(**switches)
+    network, layout = pretrained.network(), Layout([(3, 2), (2,)])
+    meta = {name: jnp.asarray(array) for name, array in pretrained.arrays.items()}
+    rates = jnp.full((layout.blocks, layout.lanes), -2.0)
+    target = jnp.asarray(np.random.default_rng(0).normal(size=rates.shape), "float32")
+    value = jax.jit(lambda m, target: meta_loss(network, layout, m, rates, target))
+    slopes = jax.jit(jax.grad(value))
+    gradient = slopes(meta, target)
+    for name, array in gradient.items():
+        assert np.all(np.isfinite(array)), name
+    # Where it starts at the target, all gradients are zero at first.
+    for name, array in slopes(meta, jnp.zeros_like(target)).items():
+        assert np.all(np.isfinite(array)), name
+    # Along a random direction, against a central difference.
+    rng = np.random.default_rng(1)
+    direction = {
+        name: jnp.asarray(rng.normal(size=a.shape), "float32") for name, a in meta.items()}
+    slope = sum(float(jnp.sum(gradient[name] * direction[name])) for name in meta)
+    h = 1e-3
+    ahead, behind = (
+        float(value({name: meta[name] + sign * h * direction[name] for name in meta}, target))
+        for sign in (1, -1))
+    np.testing.assert_allclose(slope, (ahead - behind) / (2 * h), rtol=0.02)
+
+
+@pytest.mark.jax_only
+def test_vmap_over_tasks_equals_a_loop():
+    import jax
+    import jax.numpy as jnp
+
+    from hrnn_opt.network import State
+
+    pretrained = weights()
+    network, layout = pretrained.network(), Layout([(3, 2), (2,)])
+    meta = {name: jnp.asarray(array) for name, array in pretrained.arrays.items()}
+    rng = np.random.default_rng(0)
+    rates = jnp.asarray(rng.uniform(-5, -2, (4, layout.blocks, layout.lanes)), "float32")
+    gradients = jnp.asarray(rng.normal(size=rates.shape), "float32")
+
+    @jax.jit
+    def start(rate):
+        return network.stateless_init_state(meta, layout, rate)
+
+    def step(state, gradient):
+        return network.stateless_step(meta, layout, state, gradient)
+
+    alone, together = jax.jit(step), jax.jit(jax.vmap(step))
+    loop = []
+    for rate, gradient in zip(rates, gradients):
+        state, _ = alone(start(rate), gradient)
+        loop.append(alone(state, gradient)[1].update)
+    states = jax.tree.map(lambda *values: jnp.stack(values), *map(start, rates))
+    states, _ = together(states, gradients)
+    np.testing.assert_allclose(
+        together(states, gradients)[1].update, jnp.stack(loop), rtol=1e-4, atol=1e-7)
+    # Features first, tasks second: the order in which the buffers lie best.
+    second = State(*(
+        None if value is None else int(field not in (
+            "input_decay", "scale_decay", "log_learning_rate"))
+        for field, value in zip(State._fields, states)))
+    moved = State(*(
+        value if axis is None else jnp.moveaxis(value, 0, axis)
+        for value, axis in zip(states, second)))
+    np.testing.assert_allclose(
+        jax.jit(jax.vmap(step, in_axes=(second, 0)))(moved, gradients)[1].update,
+        jnp.stack(loop), rtol=1e-4, atol=1e-7)
