@@ -106,8 +106,14 @@ class Pretrained:
             "config": json.dumps(self.config.to_dict()),
             "settings": json.dumps(self.settings()),
         }
-        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
-        return safetensors.numpy.save(arrays, metadata=metadata)
+        # Not `ascontiguousarray`, which gives a scalar an axis.
+        arrays = {name: np.asarray(array, order="C") for name, array in self.arrays.items()}
+        content = safetensors.numpy.save(arrays, metadata=metadata)
+        # Its header is in an order drawn anew each time; the same weights shall be the same bytes.
+        header, data = _split(content)
+        text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        return struct.pack("<Q", len(text)) + text + data
 
     @classmethod
     def from_bytes(cls, content: bytes, source: str) -> Pretrained:
@@ -124,8 +130,7 @@ class Pretrained:
         """
         try:
             arrays = safetensors.numpy.load(content)
-            (length,) = struct.unpack("<Q", content[:8])
-            metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+            metadata = _split(content)[0].get("__metadata__") or {}
         except (
             safetensors.SafetensorError, ValueError, KeyError, struct.error, TypeError,
         ) as error:
@@ -173,6 +178,12 @@ class Pretrained:
                 f"`weights` must be a file of at most {LARGEST_FILE} bytes, got "
                 f"{path.stat().st_size} in {path.name!r}.")
         return cls.from_bytes(path.read_bytes(), path.name)
+
+
+def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header of a safetensors file, and what follows it."""
+    (length,) = struct.unpack("<Q", content[:8])
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
 
 
 def shipped() -> list[str]:

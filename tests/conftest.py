@@ -22,9 +22,16 @@ for variable, value in {
 }.items():
     os.environ.setdefault(variable, value)
 
-import hypothesis
-import keras
-import pytest
+import hypothesis  # noqa: E402
+import keras  # noqa: E402
+import pytest  # noqa: E402
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    # A second device, for the tests of training on several.
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 
 HERE = pathlib.Path(__file__).parent
 BACKEND = keras.backend.backend()

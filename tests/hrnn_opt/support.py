@@ -19,7 +19,7 @@ def weights(seed: int = 0, **switches) -> Pretrained:
         HierarchicalRNN(HierarchicalRNNConfig(**switches), seed=seed))
     rng = np.random.default_rng(seed + 100)
     arrays = {
-        name: (array + rng.normal(0, 0.2, array.shape)).astype("float32")
+        name: np.asarray(array + rng.normal(0, 0.2, array.shape), "float32")
         for name, array in pretrained.arrays.items()
     }
     return Pretrained(pretrained.config, arrays)

@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -20,32 +22,47 @@ def numpy(x):
     return ops.convert_to_numpy(x)
 
 
+@functools.cache
+def network(**switches):
+    """The network of these switches, with weights that all matter."""
+    return weights(**switches).network()
+
+
+@functools.cache
+def step_function(network, layout, active):
+    """`network.step` as a function of state and gradient.
+
+    JAX compiles it once for a layout; operation by operation it would take several times as long.
+    """
+
+    def step(state, gradient):
+        return network.step(layout, state, gradient, None if all(active) else np.array(active))
+
+    if keras.backend.backend() != "jax":
+        return step
+    import jax
+
+    return jax.jit(step)
+
+
+layout_of = functools.cache(Layout)
+
+
 def run(network, gradients, shapes=SHAPES, rates=RATES, lanes=None):
     """Updates and attended updates of all steps, tensor by tensor, and the last state."""
-    layout = Layout(shapes, lanes)
+    layout = layout_of(tuple(shapes), lanes)
 
     def flatten(tensors):
         return layout.flatten(
             [np.asarray(t, "float32").reshape(shape) for t, shape in zip(tensors, shapes)])
 
-    def take(state, gradient, active=None):
-        return network.step(layout, state, gradient, active)
-
-    if keras.backend.backend() == "jax":
-        # Compiled once for each config; operation by operation takes several times as long.
-        import jax
-
-        whole = jax.jit(take)
-    else:
-        whole = take
     state = network.init_state(layout, flatten(rates), flatten(rates))
     results = []
     for grads in gradients:
-        active = np.array([g is not None for g in grads])
         filled = [np.zeros(shape) if g is None else g for g, shape in zip(grads, shapes)]
-        gradient = flatten(filled)
-        state, step = whole(state, gradient) if active.all() else take(state, gradient, active)
-        for buffer in step:
+        step = step_function(network, layout, tuple(g is not None for g in grads))
+        state, moves = step(state, flatten(filled))
+        for buffer in moves:
             if buffer is not None:
                 results.append([numpy(t).reshape(-1) for t in layout.unflatten(buffer)])
     return results, state
@@ -79,7 +96,7 @@ def test_the_step_is_that_of_a_plain_program(switches):
     rates = [np.zeros(n) for n in SIZES] if switches.get("step_size") == "normalized" else RATES
     # A tensor without a gradient at one step stays as it is.
     gradients = [*GRADIENTS[:2], [GRADIENTS[2][0], None, GRADIENTS[2][2]], GRADIENTS[3]]
-    ours, state = run(pretrained.network(), gradients, rates=rates)
+    ours, state = run(network(**switches), gradients, rates=rates)
     reference = Reference(pretrained.arrays, pretrained.config, SIZES, rates)
     theirs = []
     for grads in gradients:
@@ -102,9 +119,8 @@ def test_the_step_is_that_of_a_plain_program(switches):
 
 @pytest.mark.parametrize("lanes", [1, 4, 64])
 def test_the_number_of_lanes_does_not_matter(lanes):
-    network = weights(lookahead=True).network()
-    expected, _ = run(network, GRADIENTS)
-    for a, b in zip(run(network, GRADIENTS, lanes=lanes)[0], expected):
+    expected, _ = run(network(lookahead=True), GRADIENTS)
+    for a, b in zip(run(network(lookahead=True), GRADIENTS, lanes=lanes)[0], expected):
         assert_close(a, b, 1e-5)
 
 
@@ -115,44 +131,44 @@ def test_many_small_tensors_are_as_many_large_programs():
     rates = [rng.uniform(-8, -3, n) for n in sizes]
     gradients = [[rng.normal(size=n) for n in sizes] for _ in range(2)]
     pretrained = weights()
-    ours, _ = run(pretrained.network(), gradients, shapes, rates, lanes=2)
+    ours, _ = run(network(), gradients, shapes, rates, lanes=2)
     reference = Reference(pretrained.arrays, pretrained.config, sizes, rates)
     for a, grads in zip(ours, gradients):
         assert_close(a, [update for update, _ in reference.step(grads)], 2e-5)
 
 
 def test_the_order_of_the_tensors_does_not_matter():
-    network = weights().network()
     order = [2, 0, 1]
-    expected, _ = run(network, GRADIENTS)
+    expected, _ = run(network(), GRADIENTS)
     permuted, _ = run(
-        network, [[grads[k] for k in order] for grads in GRADIENTS],
+        network(), [[grads[k] for k in order] for grads in GRADIENTS],
         [SHAPES[k] for k in order], [RATES[k] for k in order])
     for a, b in zip(permuted, expected):
         assert_close(a, [b[k] for k in order], 1e-5)
 
 
 def test_models_side_by_side_do_not_see_each_other():
-    network, layout = weights().network(), Layout(SHAPES)
+    layout = layout_of(tuple(SHAPES), None)
     rng = np.random.default_rng(0)
     shape = (3, layout.blocks, layout.lanes)
     rates = rng.uniform(-8, -3, shape).astype("float32")
     gradients = rng.normal(size=(2, *shape)).astype("float32")
-    state = network.init_state(layout, rates)
+    step = step_function(network(), layout, (True,) * 3)
+    state = network().init_state(layout, rates)
     for gradient in gradients:
-        state, step = network.step(layout, state, ops.convert_to_tensor(gradient))
+        state, moves = step(state, ops.convert_to_tensor(gradient))
     for j in range(3):
-        alone = network.init_state(layout, rates[j])
+        alone = network().init_state(layout, rates[j])
         for gradient in gradients:
-            alone, alone_step = network.step(layout, alone, ops.convert_to_tensor(gradient[j]))
-        assert_close([numpy(step.update)[j]], [numpy(alone_step.update)], 1e-5)
+            alone, moves_alone = step(alone, ops.convert_to_tensor(gradient[j]))
+        assert_close([numpy(moves.update)[j]], [numpy(moves_alone.update)], 1e-5)
         np.testing.assert_allclose(
             numpy(state.global_hidden)[:, j], numpy(alone.global_hidden), atol=1e-6)
 
 
 def test_start_values():
-    network = HierarchicalRNN(HierarchicalRNNConfig(lookahead=True, parameter_units=400), seed=3)
-    p = {name: numpy(v.value) for name, v in network.meta_parameters.items()}
+    drawn = HierarchicalRNN(HierarchicalRNNConfig(lookahead=True, parameter_units=400), seed=3)
+    p = {name: numpy(v.value) for name, v in drawn.meta_parameters.items()}
     for name in ("parameter_rnn", "tensor_rnn", "global_rnn"):
         np.testing.assert_array_equal(p[f"{name}/gates_bias"], np.float32(2.2))
         np.testing.assert_array_equal(p[f"{name}/candidate_bias"], 0)
@@ -179,17 +195,17 @@ def test_the_seed_decides_the_start_values():
 
 
 def test_round_trip_through_the_layers_config():
-    network = HierarchicalRNN(HierarchicalRNNConfig(time_scales=2, parameter_units=3))
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(network))
-    assert isinstance(again, HierarchicalRNN) and again.config == network.config
+    first = HierarchicalRNN(HierarchicalRNNConfig(time_scales=2, parameter_units=3))
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(first))
+    assert isinstance(again, HierarchicalRNN) and again.config == first.config
 
 
 def test_wrong_names_of_meta_parameters_are_refused():
-    network, layout = HierarchicalRNN(), Layout([(2,)])
-    values = {name: v.value for name, v in network.meta_parameters.items()}
+    layout = Layout([(2,)])
+    values = {name: v.value for name, v in network().meta_parameters.items()}
     values["speed"] = values.pop("direction_weights")
     with pytest.raises(ValueError, match=r"`meta_parameters`.*direction_weights.*speed"):
-        network.stateless_init_state(values, layout, np.zeros((1, layout.lanes), "float32"))
+        network().stateless_init_state(values, layout, np.zeros((1, layout.lanes), "float32"))
 
 
 @pytest.mark.parametrize("switches", [
@@ -203,7 +219,7 @@ def test_any_scale_of_gradients_gives_finite_steps(switches, exponent, kind):
         "zero": np.zeros(6), "one entry": np.eye(6)[2]}[kind]
     gradient = np.array(pattern * 10.0**exponent, "float32")
     results, state = run(
-        weights(**switches).network(), [[gradient], [-gradient], [gradient]], [(6,)],
+        network(**switches), [[gradient], [-gradient], [gradient]], [(6,)],
         [np.full(6, -3.0)])
     for tensors in results:
         assert np.all(np.isfinite(tensors[0]))
@@ -211,20 +227,20 @@ def test_any_scale_of_gradients_gives_finite_steps(switches, exponent, kind):
         assert value is None or np.all(np.isfinite(numpy(value)))
 
 
-def meta_loss(network, layout, meta, log_rates, target, steps=3):
+def meta_loss(hrnn, layout, meta, log_rates, target, steps=3):
     """The loss that the optimizer reaches on a quadratic, as meta-training computes it."""
     import jax
     import jax.numpy as jnp
 
     theta = jnp.zeros((layout.blocks, layout.lanes))
-    state = network.stateless_init_state(meta, layout, log_rates, theta)
+    state = hrnn.stateless_init_state(meta, layout, log_rates, theta)
 
     def loss(theta):
         return jnp.sum(jnp.square(theta - target))
 
     def step(carry, _):
         theta, state = carry
-        state, move = network.stateless_step(meta, layout, state, jax.grad(loss)(theta))
+        state, move = hrnn.stateless_step(meta, layout, state, jax.grad(loss)(theta))
         theta = theta - move.update
         return (theta, state), loss(theta)
 
@@ -240,12 +256,11 @@ def test_meta_gradients_are_finite_and_right_from_the_first_step(switches):
     import jax
     import jax.numpy as jnp
 
-    pretrained = weights(**switches)
-    network, layout = pretrained.network(), Layout([(3, 2), (2,)])
-    meta = {name: jnp.asarray(array) for name, array in pretrained.arrays.items()}
+    hrnn, layout = network(**switches), Layout([(3, 2), (2,)])
+    meta = {name: jnp.asarray(array) for name, array in weights(**switches).arrays.items()}
     rates = jnp.full((layout.blocks, layout.lanes), -2.0)
     target = jnp.asarray(np.random.default_rng(0).normal(size=rates.shape), "float32")
-    value = jax.jit(lambda m, target: meta_loss(network, layout, m, rates, target))
+    value = jax.jit(lambda m, target: meta_loss(hrnn, layout, m, rates, target))
     slopes = jax.jit(jax.grad(value))
     gradient = slopes(meta, target)
     for name, array in gradient.items():
@@ -272,19 +287,18 @@ def test_vmap_over_tasks_equals_a_loop():
 
     from hrnn_opt.network import State
 
-    pretrained = weights()
-    network, layout = pretrained.network(), Layout([(3, 2), (2,)])
-    meta = {name: jnp.asarray(array) for name, array in pretrained.arrays.items()}
+    hrnn, layout = network(), Layout([(3, 2), (2,)])
+    meta = {name: jnp.asarray(array) for name, array in weights().arrays.items()}
     rng = np.random.default_rng(0)
     rates = jnp.asarray(rng.uniform(-5, -2, (4, layout.blocks, layout.lanes)), "float32")
     gradients = jnp.asarray(rng.normal(size=rates.shape), "float32")
 
     @jax.jit
     def start(rate):
-        return network.stateless_init_state(meta, layout, rate)
+        return hrnn.stateless_init_state(meta, layout, rate)
 
     def step(state, gradient):
-        return network.stateless_step(meta, layout, state, gradient)
+        return hrnn.stateless_step(meta, layout, state, gradient)
 
     alone, together = jax.jit(step), jax.jit(jax.vmap(step))
     loop = []

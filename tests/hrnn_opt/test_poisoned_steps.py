@@ -72,7 +72,7 @@ def test_a_poisoned_first_step_leaves_the_start(lookahead):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_poisoned_part_of_an_accumulated_step_skips_it_whole(value, place):
     grads = gradients(6)
-    steps = grads[:2] + [grads[2], grads[3]] + grads[4:]
+    steps = list(grads)
     steps[2 + place] = poisoned(value)
     moved, opt = variables(), optimizer(
         gradient_accumulation_steps=2, lookahead=True, weight_decay=0.1)

@@ -165,7 +165,7 @@ def test_a_config_alone_cannot_replace_lost_weights(shipped, now):
         apply(opt, gradients(1), moved)
         return
     opt.build(moved)
-    with pytest.raises(ValueError, match="`weights` 'test'.*load its saved variables"):
+    with pytest.raises(ValueError, match=r"`weights` 'test'.*load its saved variables"):
         apply(opt, gradients(1), moved)
     assert_equal(values(moved), values(variables()))
 
