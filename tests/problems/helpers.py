@@ -6,17 +6,6 @@ import struct
 import jax
 import numpy as np
 
-# Compiling is most of these tests' time, and the code compiled runs for milliseconds.
-QUICK_COMPILE = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
-
-
-def compiled(function, *arguments):
-    """The function compiled for arguments of these shapes."""
-    return jax.jit(function).lower(*arguments).compile(compiler_options=QUICK_COMPILE)
-
 
 def setup(problem, seed=0, num_steps=3):
     """(instance, start, batches) of a problem."""

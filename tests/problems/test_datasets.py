@@ -19,7 +19,8 @@ def draw_many(spec, count, samples, features, classes):
     def one(key):
         return spec.draw(key, spec.numbers, samples, features, classes)
 
-    data, labels = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), count))
+    keys = jax.random.split(jax.random.key(0), count)
+    data, labels = jax.jit(jax.vmap(one))(keys)
     assert labels.shape == (count, samples)
     assert labels.dtype == jnp.int32
     return np.asarray(data), np.asarray(labels)
