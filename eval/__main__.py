@@ -24,6 +24,7 @@ COMMANDS = {
     "tune": "search the learning rates of hand-designed optimizers",
     "table": "the learned optimizer beside the best tuned ones",
     "robustness": "train from many learning rates: does it ever diverge?",
+    "benchmark": "throughput of meta-training",
     "quickstart": "a small convnet on real digits, HierarchicalLOpt beside Adam",
 }
 

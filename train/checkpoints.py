@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import warnings
@@ -38,6 +39,14 @@ def write_atomic(path: Path, content: bytes) -> None:
         raise
 
 
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
+
+
 def _named(tree: Any) -> dict[str, Any]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
@@ -45,8 +54,9 @@ def _named(tree: Any) -> dict[str, Any]:
 
 def save(folder: Path, step: int, tree: Any, config: TrainConfig, keep: int = 3) -> Path:
     """Write the checkpoint of a step; only the last `keep` stay."""
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _named(tree).items()}
-    content = safetensors.numpy.save(arrays, metadata={"config": config.to_json()})
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in _named(tree).items()}
+    metadata = {"config": config.to_json(), "sha256": _digest(arrays)}
+    content = safetensors.numpy.save(arrays, metadata=metadata)
     path = folder / f"{_PREFIX}{step:08d}.safetensors"
     write_atomic(path, content)
     for old in _paths(folder)[:-keep]:
@@ -84,10 +94,13 @@ def restore(
 def _restore(path: Path, like: Callable[[set[str]], Any], config: TrainConfig) -> Any:
     try:
         with safetensors.safe_open(path, "numpy") as file:
-            text = (file.metadata() or {})["config"]
+            metadata = file.metadata() or {}
+            text, digest = metadata["config"], metadata["sha256"]
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise DamagedError(str(error)) from None
+    if _digest(arrays) != digest:
+        raise DamagedError("its numbers are not those that were written")
     theirs = TrainConfig.from_json(text)
     for field in TrainConfig.__dataclass_fields__:
         if getattr(theirs, field) != getattr(config, field):

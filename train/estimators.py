@@ -1,8 +1,11 @@
 """Estimators of the meta-gradient, behind one interface.
 
 An estimator has a state (the runs of G members and what it remembers of them) and gives, for one
-truncation, a meta-gradient for each member. All are pure and jit-compiled as they are; the axis of
-members comes first in every array, and is what scale-out shards.
+truncation, a meta-gradient for each member. Before it, `renew` replaces the runs that have ended.
+The axis of members comes first in every array, and is what scale-out shards.
+
+A truncation is a number of *segments* of `config.unroll` inner steps. Only segments are compiled,
+so truncations of any length share one program.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ class Estimate(NamedTuple):
     losses: jax.Array
 
 
-def _for_members(meta: Meta, members: int) -> Meta:
+def for_members(meta: Meta, members: int) -> Meta:
     """A copy of the meta-parameters for each member: a product that has the members on both sides
     keeps them in front, where one with the meta-parameters shared would move them about."""
     return {name: jnp.broadcast_to(value, (members, *value.shape)) for name, value in meta.items()}
@@ -58,49 +61,166 @@ class Estimator(abc.ABC):
     def __init__(self, family: Family, config: TrainConfig) -> None:
         self.family = family
         self.config = config
+        drawn = {"compiler_options": _drawing_options()}
+        self.init = jax.jit(self._init, **drawn)
+        self.ended = jax.jit(self._ended)
+        self.renew = jax.jit(self._renewed, donate_argnames="state", **drawn)
 
     def _draw(self, key: jax.Array) -> Tasks:
         keys = jax.random.split(key, self.config.members)
         return jax.vmap(lambda k: self.family.draw(k, first=True))(keys)
 
     def _renew(self, tasks: Tasks, key: jax.Array) -> Tasks:
-        """New runs for those that ended; drawn only if there is one."""
-        keys = jax.random.split(key, self.config.members)
-        ended = (tasks.step >= tasks.horizon) | tasks.lost
-        return jax.lax.cond(
-            jnp.any(ended), lambda: jax.vmap(self.family.renew)(tasks, keys), lambda: tasks)
+        return jax.vmap(self.family.renew)(tasks, jax.random.split(key, self.config.members))
 
     @abc.abstractmethod
-    def init(self, key: jax.Array, meta: Meta) -> Any:
+    def _init(self, key: jax.Array, meta: Meta) -> Any:
         """The estimator's state before the first truncation."""
 
     @abc.abstractmethod
+    def _ended(self, state: Any) -> jax.Array:
+        """Whether any run of the state has ended."""
+
+    @abc.abstractmethod
+    def _renewed(self, state: Any, key: jax.Array) -> Any:
+        """The state with new runs in place of those that have ended."""
+
+    @abc.abstractmethod
     def estimate(
-        self, meta: Meta, state: Any, key: jax.Array, length: int
+        self, meta: Meta, state: Any, key: jax.Array, segments: int
     ) -> tuple[Estimate, Any]:
-        """One truncation of N = `length` inner steps (static), and the state after it."""
+        """One truncation, and the state after it. The state before it is used up.
+
+        Args:
+            meta: meta-parameters by name.
+            state: from `init`, `renew` or the truncation before.
+            key: of the perturbations.
+            segments: how many times `config.unroll` inner steps the truncation has.
+        """
+
+    @abc.abstractmethod
+    def compile(self, meta: Meta) -> None:
+        """Compile what a truncation needs, without running it."""
 
 
-class TBPTT(Estimator):
-    """Truncated backpropagation through time: the exact gradient of one truncation's meta-objective,
-    with the runs' states before it held fixed (paper, section 4)."""
+class _OneSided(Estimator):
+    """An estimator whose state is one set of runs."""
 
-    def init(self, key: jax.Array, meta: Meta) -> Tasks:
+    def _init(self, key: jax.Array, meta: Meta) -> Tasks:
         return self._draw(key)
 
-    def estimate(self, meta, state, key, length):
-        tasks = self._renew(state, key)
+    def _ended(self, state: Tasks) -> jax.Array:
+        return jnp.any(self.family.ended(state))
 
-        def loss(meta: Meta, tasks: Tasks) -> tuple[jax.Array, Any]:
-            losses, tasks = self.family.unroll(meta, tasks, length)
-            return jnp.mean(losses), (losses, tasks)
-
-        gradients, (losses, tasks) = jax.vmap(jax.grad(loss, has_aux=True))(
-            _for_members(meta, self.config.members), tasks)
-        return Estimate(gradients, losses), tasks
+    def _renewed(self, state: Tasks, key: jax.Array) -> Tasks:
+        return self._renew(state, key)
 
 
-class ES(Estimator):
+class TBPTT(_OneSided):
+    """Truncated backpropagation through time: the exact gradient of one truncation's
+    meta-objective, with the runs' states before it held fixed (paper, section 4).
+
+    A truncation of several segments goes through them forwards, keeping the runs between them, then
+    backwards, where each segment is unrolled again and hands the derivatives by its start to the
+    one before it.
+    """
+
+    def __init__(self, family: Family, config: TrainConfig) -> None:
+        super().__init__(family, config)
+        self._forward = jax.jit(self._unrolled)
+        self._backward = jax.jit(self._pulled_back)
+
+    def _unrolled(self, meta: Meta, tasks: Tasks) -> Tasks:
+        return jax.vmap(lambda m, t: self.family.unroll(m, t, self.config.unroll)[1])(
+            for_members(meta, self.config.members), tasks)
+
+    def _pulled_back(
+        self, meta: Meta, tasks: Tasks, after: Any, weight: jax.Array
+    ) -> tuple[Meta, jax.Array, Tasks, Any]:
+        """Through one segment.
+
+        Args:
+            meta: meta-parameters by name.
+            tasks: (G, M, ...) the runs before the segment.
+            after: derivatives by the runs' (location, state) after it.
+            weight: of this segment's meta-objective.
+
+        Returns:
+            (G, ...) derivatives by the meta-parameters, (G, M) meta-objective, the runs after, and
+            the derivatives by their (location, state) before.
+        """
+
+        def member(meta: Meta, tasks: Tasks, after: Any) -> tuple[Any, ...]:
+            def segment(meta: Meta, location: Any, inner: Any) -> tuple[Any, Any]:
+                losses, done = self.family.unroll(
+                    meta, tasks._replace(location=location, state=inner), self.config.unroll)
+                return (jnp.mean(losses), done.location, done.state), (losses, done)
+
+            _, pull, (losses, done) = jax.vjp(
+                segment, meta, tasks.location, tasks.state, has_aux=True)
+            gradients, *before = pull((weight, *after))
+            return gradients, losses, done, tuple(before)
+
+        return jax.vmap(member)(for_members(meta, self.config.members), tasks, after)
+
+    def estimate(self, meta, state, key, segments):
+        starts = [state]
+        for _ in range(segments - 1):
+            starts.append(self._forward(meta, starts[-1]))
+        weight = jnp.float32(1 / segments)
+        after = jax.tree.map(jnp.zeros_like, (state.location, state.state))
+        results = []
+        for start in reversed(starts):
+            gradients, losses, done, after = self._backward(meta, start, after, weight)
+            results.append((gradients, losses / segments, done))
+        gradients, losses = jax.tree.map(
+            lambda *parts: sum(parts), *((g, loss) for g, loss, _ in results))
+        return Estimate(gradients, losses), results[0][2]
+
+    def compile(self, meta):
+        state = jax.eval_shape(self.init, jax.random.key(0), meta)
+        if self.config.heavy_tailed:
+            self._forward.lower(meta, state).compile()
+        self._backward.lower(
+            meta, state, (state.location, state.state), jnp.float32(1)).compile()
+
+
+class _Evolution(Estimator):
+    """What the evolution strategies share: compiled truncations of any number of segments."""
+
+    def __init__(self, family: Family, config: TrainConfig) -> None:
+        super().__init__(family, config)
+        self._jitted = jax.jit(self._estimate, donate_argnames="state")
+
+    def _run(
+        self, meta: Meta, tasks: Tasks, segments: jax.Array
+    ) -> tuple[jax.Array, Tasks]:
+        """(M,) mean meta-objective over a truncation of one member, and its runs after it."""
+
+        def segment(_: Any, carry: tuple[jax.Array, Tasks]) -> tuple[jax.Array, Tasks]:
+            total, tasks = carry
+            losses, tasks = self.family.unroll(meta, tasks, self.config.unroll)
+            return total + losses, tasks
+
+        zeros = jnp.zeros((self.config.models,))
+        total, tasks = jax.lax.fori_loop(0, segments, segment, (zeros, tasks))
+        return total / segments, tasks
+
+    @abc.abstractmethod
+    def _estimate(
+        self, meta: Meta, state: Any, key: jax.Array, segments: jax.Array
+    ) -> tuple[Estimate, Any]:
+        """`estimate`, pure."""
+
+    def estimate(self, meta, state, key, segments):
+        return self._jitted(meta, state, key, jnp.int32(segments))
+
+    def compile(self, meta):
+        state = jax.eval_shape(self.init, jax.random.key(0), meta)
+        self._jitted.lower(meta, state, jax.random.key(0), jnp.int32(1)).compile()
+
+
+class ES(_OneSided, _Evolution):
     """Evolution strategies with antithetic perturbations, new ones for each truncation.
 
     The gradient of E[L(meta + e)], e ~ N(0, s^2), is E[(L(meta + e) - L(meta - e)) e] / (2 s^2).
@@ -108,23 +228,18 @@ class ES(Estimator):
     truncation this is full evolution strategies over whole runs.
     """
 
-    def init(self, key: jax.Array, meta: Meta) -> Tasks:
-        return self._draw(key)
-
-    def estimate(self, meta, state, key, length):
-        renew_key, perturb_key = jax.random.split(key)
-        tasks = self._renew(state, renew_key)
+    def _estimate(self, meta, state, key, segments):
         scale = self.config.perturbation
 
         def member(tasks: Tasks, key: jax.Array) -> tuple[Meta, jax.Array, Tasks]:
             change = perturb(key, meta, scale)
-            up, after = self.family.unroll(_add(meta, change, 1.0), tasks, length)
-            down, _ = self.family.unroll(_add(meta, change, -1.0), tasks, length)
+            up, after = self._run(_add(meta, change, 1.0), tasks, segments)
+            down, _ = self._run(_add(meta, change, -1.0), tasks, segments)
             weight = jnp.mean(up - down) / (2 * scale**2)
             return jax.tree.map(lambda e: weight * e, change), (up + down) / 2, after
 
         gradients, losses, tasks = jax.vmap(member)(
-            tasks, jax.random.split(perturb_key, self.config.members))
+            state, jax.random.split(key, self.config.members))
         return Estimate(gradients, losses), tasks
 
 
@@ -141,21 +256,23 @@ class PESState(NamedTuple):
     total: Meta
 
 
-class PES(Estimator):
+class PES(_Evolution):
     """Persistent evolution strategies (Vicol et al. 2021): unbiased across truncations.
 
     A run keeps its perturbed states; each truncation adds a new perturbation to the meta-parameters
     and its loss difference is weighted by the sum of all perturbations that the run has seen.
     """
 
-    def init(self, key: jax.Array, meta: Meta) -> PESState:
+    def _init(self, key: jax.Array, meta: Meta) -> PESState:
         tasks = self._draw(key)
         shape = (self.config.members, self.config.models)
         total = {name: jnp.zeros((*shape, *value.shape)) for name, value in meta.items()}
-        # Two buffers, since a training step gives both of them back changed.
-        return PESState(tasks, jax.tree.map(jnp.copy, tasks), total)
+        return PESState(tasks, tasks, total)
 
-    def _renew_pair(self, state: PESState, key: jax.Array) -> PESState:
+    def _ended(self, state: PESState) -> jax.Array:
+        return jnp.any(self.family.ended(state.up) | self.family.ended(state.down))
+
+    def _renewed(self, state: PESState, key: jax.Array) -> PESState:
         # Both sides of a run end together, and start from the same draw.
         lost = state.up.lost | state.down.lost
         up, down = (self._renew(side._replace(lost=lost), key) for side in (state.up, state.down))
@@ -166,22 +283,20 @@ class PES(Estimator):
 
         return PESState(up, down, jax.tree.map(forget, state.total))
 
-    def estimate(self, meta, state, key, length):
-        renew_key, perturb_key = jax.random.split(key)
-        state = self._renew_pair(state, renew_key)
+    def _estimate(self, meta, state, key, segments):
         scale = self.config.perturbation
 
         def member(state: PESState, key: jax.Array) -> tuple[Meta, jax.Array, PESState]:
             change = perturb(key, meta, scale)
             total = jax.tree.map(lambda sum_, e: sum_ + e, state.total, change)
-            up_losses, up = self.family.unroll(_add(meta, change, 1.0), state.up, length)
-            down_losses, down = self.family.unroll(_add(meta, change, -1.0), state.down, length)
+            up_losses, up = self._run(_add(meta, change, 1.0), state.up, segments)
+            down_losses, down = self._run(_add(meta, change, -1.0), state.down, segments)
             weights = (up_losses - down_losses) / (2 * scale**2 * self.config.models)
             gradient = jax.tree.map(lambda t: jnp.tensordot(weights, t, axes=1), total)
             return gradient, (up_losses + down_losses) / 2, PESState(up, down, total)
 
         gradients, losses, state = jax.vmap(member)(
-            state, jax.random.split(perturb_key, self.config.members))
+            state, jax.random.split(key, self.config.members))
         return Estimate(gradients, losses), state
 
 
@@ -193,19 +308,27 @@ class Mix(Estimator):
         super().__init__(family, config)
         self.parts = TBPTT(family, config), PES(family, config)
 
-    def init(self, key: jax.Array, meta: Meta) -> tuple[Any, ...]:
+    def _init(self, key: jax.Array, meta: Meta) -> tuple[Any, ...]:
         return tuple(
-            part.init(k, meta) for part, k in zip(self.parts, jax.random.split(key)))
+            part._init(k, meta) for part, k in zip(self.parts, jax.random.split(key)))
 
-    def estimate(self, meta, state, key, length):
-        results = [
-            part.estimate(meta, s, k, length)
-            for part, s, k in zip(self.parts, state, jax.random.split(key))
-        ]
-        (a, _), (b, _) = results
+    def _ended(self, state: tuple[Any, ...]) -> jax.Array:
+        return jnp.any(jnp.stack([part._ended(s) for part, s in zip(self.parts, state)]))
+
+    def _renewed(self, state: tuple[Any, ...], key: jax.Array) -> tuple[Any, ...]:
+        return tuple(
+            part._renewed(s, k) for part, s, k in zip(self.parts, state, jax.random.split(key)))
+
+    def estimate(self, meta, state, key, segments):
+        (a, first), (b, second) = (
+            part.estimate(meta, s, k, segments)
+            for part, s, k in zip(self.parts, state, jax.random.split(key)))
         gradients = jax.tree.map(inverse_variance_mean, a.gradients, b.gradients)
-        losses = (a.losses + b.losses) / 2
-        return Estimate(gradients, losses), tuple(after for _, after in results)
+        return Estimate(gradients, (a.losses + b.losses) / 2), (first, second)
+
+    def compile(self, meta):
+        for part in self.parts:
+            part.compile(meta)
 
 
 def inverse_variance_mean(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -221,3 +344,9 @@ _ESTIMATORS = {"tbptt": TBPTT, "es": ES, "pes": PES, "mix": Mix}
 def make(family: Family, config: TrainConfig) -> Estimator:
     """The estimator that the config names."""
     return _ESTIMATORS[config.estimator](family, config)
+
+
+def _drawing_options() -> dict[str, int]:
+    """Instances are drawn rarely, by large programs: on a CPU, optimizing these takes XLA six times
+    as long as not, and they run milliseconds."""
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}

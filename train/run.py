@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -128,9 +127,7 @@ def dry_run(config: TrainConfig) -> None:
     total = time.perf_counter()
     for i, (family, weight) in enumerate(zip(trainer.families, trainer.weights)):
         started = time.perf_counter()
-        key = jax.random.key(0)
-        state = jax.eval_shape(trainer.estimators[i].init, key, trainer.meta)
-        trainer._estimate[i].lower(trainer.meta, state, key, length=config.unroll).compile()
+        trainer.estimators[i].compile(trainer.meta)
         print(f"{time.perf_counter() - started:6.1f} s  {100 * weight:5.2f} %  "
               f"{family.layout.parameters:6d} parameters  {family.name}", flush=True)
     print(f"{time.perf_counter() - total:6.1f} s  {len(trainer.families)} programs")

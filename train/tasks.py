@@ -163,9 +163,14 @@ class Family:
         return self.layout.to_lanes(u) + jax.random.uniform(
             parameter_key, shape, minval=low, maxval=high)
 
+    @staticmethod
+    def ended(tasks: Tasks) -> jax.Array:
+        """(M,) which runs are over: done, or lost."""
+        return (tasks.step >= tasks.horizon) | tasks.lost
+
     def renew(self, tasks: Tasks, key: jax.Array) -> Tasks:
-        """New runs in place of those that have ended; a run that was lost has ended."""
-        ended = (tasks.step >= tasks.horizon) | tasks.lost
+        """New runs in place of those that have ended."""
+        ended = self.ended(tasks)
         fresh = self.draw(key)
         return jax.tree.map(lambda new, old: _select(ended, new, old),
                             fresh._replace(state=None), tasks._replace(state=None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +71,7 @@ class Trainer:
         self.optimizer_state = self.optimizer.init(self.meta)
         self.step = 0
         self.states: list[Any | None] = [None] * len(self.families)
-        self._estimate = [
-            jax.jit(functools.partial(self._cleaned, e), static_argnames="length",
-                    donate_argnames="state")
-            for e in self.estimators
-        ]
-        self._init = [jax.jit(e.init) for e in self.estimators]
+        self._clean = jax.jit(functools.partial(clean, config=config))
         self._update = jax.jit(self._updated)
 
     def _initial_network(self) -> HierarchicalRNN:
@@ -89,11 +83,6 @@ class Trainer:
                 f"`initial_weights` must have the config {self.config.network_config}, got "
                 f"{pretrained.config}.")
         return pretrained.network()
-
-    @staticmethod
-    def _cleaned(estimator: Any, meta: Meta, state: Any, key: jax.Array, length: int) -> Any:
-        estimate, state = estimator.estimate(meta, state, key, length)
-        return clean(estimate.gradients, estimator.config), jnp.mean(estimate.losses), state
 
     def _updated(
         self, meta: Meta, average: Meta, state: Any, gradients: list[Meta], step: jax.Array
@@ -119,39 +108,47 @@ class Trainer:
         count = min(self.config.families, len(self.families))
         return sorted(rng.choice(len(self.families), count, replace=False, p=self.weights))
 
-    def _length(self) -> int:
+    def _segments(self) -> int:
         if not self.config.heavy_tailed:
-            return self.config.unroll
+            return 1
         rng = np.random.default_rng((self.config.seed, self.step, 1))
-        return heavy_tailed_length(rng, self.config.unroll)
+        return heavy_tailed_segments(rng, self.config.unroll)
 
     def run_step(self) -> StepReport:
         """One meta-step."""
         started = time.perf_counter()
-        length = self._length()
-        results = {}
+        segments = self._segments()
+        cleaned, losses = [], {}
         for index in self._drawn():
-            if self.states[index] is None:
-                self.states[index] = self._init[index](self._key(1, index), self.meta)
-            results[index] = self._estimate[index](
-                self.meta, self.states[index], self._key(2, index, self.step), length=length)
-            self.states[index] = results[index][2]
-        cleaned = [result[0] for result in results.values()]
+            estimate = self._run_family(index, segments)
+            cleaned.append(self._clean(estimate.gradients))
+            losses[index] = jnp.mean(estimate.losses)
         self.meta, self.average, self.optimizer_state = self._update(
             self.meta, self.average, self.optimizer_state,
             [c.gradient for c in cleaned], jnp.float32(self.step))
         self.step += 1
-        runs = self.config.members * self.config.models * length
+        runs = self.config.members * self.config.models * segments * self.config.unroll
         return StepReport(
             step=self.step,
-            losses={self.families[i].name: float(r[1]) for i, r in results.items()},
+            losses={self.families[i].name: float(loss) for i, loss in losses.items()},
             gradient_norm=float(np.mean([np.mean(c.norms) for c in cleaned])),
             clipped=float(np.mean([c.clipped for c in cleaned])),
             bad=float(np.mean([c.bad for c in cleaned])),
-            inner_steps=runs * len(results),
-            parameter_steps=sum(runs * self.families[i].layout.parameters for i in results) / 1e6,
+            inner_steps=runs * len(losses),
+            parameter_steps=sum(runs * self.families[i].layout.parameters for i in losses) / 1e6,
             seconds=time.perf_counter() - started,
         )
+
+    def _run_family(self, index: int, segments: int) -> estimators.Estimate:
+        """One truncation of a family's runs."""
+        estimator, state = self.estimators[index], self.states[index]
+        if state is None:
+            state = estimator.init(self._key(1, index), self.meta)
+        elif estimator.ended(state):
+            state = estimator.renew(state, self._key(3, index, self.step))
+        estimate, self.states[index] = estimator.estimate(
+            self.meta, state, self._key(2, index, self.step), segments)
+        return estimate
 
     # Saving.
 
@@ -201,17 +198,8 @@ class Trainer:
             learning_rate=float(np.sqrt(rate_low * rate_high)))
 
 
-def heavy_tailed_length(rng: np.random.Generator, unit: int) -> int:
-    """round(Exp(200)) + 50 inner steps (released program), as 1, 2, 4, ... units, rounded at random
-    so that the mean is kept."""
-    wanted = max((round(rng.exponential(200.0)) + 50) / unit, 1.0)
-    low = 2 ** int(np.floor(np.log2(wanted)))
-    return unit * (low if rng.random() >= (wanted - low) / low else 2 * low)
-
-
-def train(
-    trainer: Trainer, report: Callable[[StepReport], None], until: Callable[[], bool]
-) -> None:
-    """Meta-steps until the config's number is reached or `until` says so."""
-    while trainer.step < trainer.config.steps and not until():
-        report(trainer.run_step())
+def heavy_tailed_segments(rng: np.random.Generator, unroll: int) -> int:
+    """round(Exp(200)) + 50 inner steps (released program), in whole segments of `unroll` steps,
+    rounded at random so that the mean is kept where it is at least one segment."""
+    wanted = (round(rng.exponential(200.0)) + 50) / unroll
+    return max(int(np.floor(wanted + rng.random())), 1)

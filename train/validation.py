@@ -19,7 +19,7 @@ STEPS = 2000
 
 
 def networks() -> list[problems.Problem]:
-    """What is trained in validation: wider than what the suites hold, and with data of their own."""
+    """What is trained in validation: other data than in the suites, and more of it."""
     return [
         problems.FullyConnected(
             32, 10, (64,), activation="relu", data=Teacher(), samples=2048, batch_size=64, l2=0.0),

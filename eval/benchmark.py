@@ -1,0 +1,112 @@
+"""`python -m eval benchmark WHAT`: what things cost, as figures of one run.
+
+    benchmark meta    throughput of meta-training, in parameter-steps a second: the meta-gradient by
+                      truncated backpropagation, PES (the steps of one of each antithetic pair are
+                      counted), and unrolling alone; warm, median of several runs
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from absl import flags
+
+from eval import cli
+
+OPTIONS = flags.FlagValues()
+flags.DEFINE_integer("unroll", 100, "Inner steps in a truncation.", flag_values=OPTIONS)
+flags.DEFINE_integer("repeats", 5, "Timed runs, of which the median counts.", flag_values=OPTIONS)
+flags.DEFINE_integer(
+    "objective_every", 1, "Evaluate the meta-objective at every so-many-th inner step.",
+    flag_values=OPTIONS)
+cli.define_json(OPTIONS)
+
+# Tasks side by side in each case, as members x models.
+TASKS = {"quadratic_20": (4, 128), "mlp_8_32_64": (4, 8)}
+
+
+def _problem(case: str) -> Any:
+    import problems
+    from problems.datasets import RandomMLP
+
+    if case == "quadratic_20":
+        return problems.Quadratic(20)
+    return problems.FullyConnected(8, 2, (32, 64), data=RandomMLP(), samples=1000, batch_size=16)
+
+
+def _seconds(function: Callable[[], Any], repeats: int) -> float:
+    import jax
+
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(function())
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def meta_throughput(case: str, unroll: int, repeats: int, objective_every: int) -> dict[str, float]:
+    """Throughput of one case.
+
+    Returns:
+        `parameter_steps_per_second` with the truncated meta-gradient, `pes` and `forward_only`
+        likewise, and `compile_seconds` of the first.
+    """
+    import jax
+
+    from hrnn_opt.network import HierarchicalRNN
+    from train import estimators
+    from train.config import TrainConfig
+    from train.tasks import Family
+
+    members, models = TASKS[case]
+    network = HierarchicalRNN()
+    meta = {name: variable.value for name, variable in network.meta_parameters.items()}
+    result = {}
+    for name, key in (("tbptt", "parameter_steps_per_second"), ("pes", "pes")):
+        config = TrainConfig(
+            members=members, models=models, unroll=unroll, objective_every=objective_every,
+            estimator=name, run_length="log_uniform", run_range=(100 * unroll, 100 * unroll))
+        family = Family([_problem(case)], network, config)
+        steps = members * models * unroll * family.layout.parameters
+        estimator = estimators.make(family, config)
+        state = estimator.init(jax.random.key(0), meta)
+        started = time.perf_counter()
+        estimator.compile(meta)
+        if name == "tbptt":
+            result["compile_seconds"] = time.perf_counter() - started
+
+        def truncation(estimator=estimator) -> Any:
+            nonlocal state
+            estimate, state = estimator.estimate(meta, state, jax.random.key(1), 1)
+            return estimate
+
+        jax.block_until_ready(truncation())
+        result[key] = steps / _seconds(truncation, repeats)
+        if name == "tbptt":
+            copies = estimators.for_members(meta, members)
+            forward = jax.jit(jax.vmap(
+                lambda meta, tasks: family.unroll(meta, tasks, unroll)))  # noqa: B023
+            jax.block_until_ready(forward(copies, state))
+            result["forward_only"] = steps / _seconds(
+                lambda: forward(copies, state), repeats)  # noqa: B023
+    return result
+
+
+def main(argv: list[str]) -> int:
+    if argv[1:] != ["meta"]:
+        raise cli.UsageError(f"benchmark takes one of: meta; got {' '.join(argv[1:]) or 'nothing'}")
+    report = {}
+    for case in TASKS:
+        report[case] = meta_throughput(
+            case, OPTIONS.unroll, OPTIONS.repeats, OPTIONS.objective_every)
+        print(f"{case}: " + ", ".join(f"{k} {v:.4g}" for k, v in report[case].items()),
+              file=sys.stderr)
+    if OPTIONS.json:
+        print(json.dumps(report))
+    return 0

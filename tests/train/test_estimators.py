@@ -1,0 +1,168 @@
+"""The estimators, on families whose gradients are known."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import problems
+from hrnn_opt.config import HierarchicalRNNConfig
+from hrnn_opt.network import HierarchicalRNN
+from train import estimators
+from train.config import TrainConfig
+from train.tasks import Family, Tasks
+
+
+def _tasks(models: int, state: jax.Array, horizon: int) -> Tasks:
+    zeros = jnp.zeros((models,), jnp.int32)
+    return Tasks(
+        key=jnp.zeros((models, 2), jnp.uint32), spec=zeros, step=zeros,
+        horizon=jnp.full((models,), horizon, jnp.int32), lost=jnp.zeros((models,), bool),
+        learning_rate=jnp.ones(models), first_objective=jnp.ones(models), instance=(),
+        location=state, state=None)
+
+
+class _Toy:
+    """A family with one meta-parameter `x`, in place of inner training."""
+
+    def __init__(self, config: TrainConfig, horizon: int) -> None:
+        self.config = config
+        self.horizon = horizon
+        self.layout = SimpleNamespace(parameters=1)
+
+    def draw(self, key, first=False):
+        return _tasks(self.config.models, jnp.zeros(self.config.models), self.horizon)
+
+    ended = staticmethod(Family.ended)
+
+    def renew(self, tasks, key):
+        ended = self.ended(tasks)
+        return jax.tree.map(lambda new, old: jnp.where(
+            ended.reshape(-1, *(1,) * (new.ndim - 1)), new, old), self.draw(key), tasks)
+
+
+class _Cosine(_Toy):
+    """The meta-objective cos(x): smoothed with N(0, s^2), its slope is -exp(-s^2 / 2) sin(x)."""
+
+    def unroll(self, meta, tasks, length):
+        return jnp.broadcast_to(jnp.cos(meta["x"]), tasks.step.shape), tasks._replace(
+            step=tasks.step + length)
+
+
+class _Walk(_Toy):
+    """s <- s + x each truncation, with meta-objective s^2 after it.
+
+    Over T truncations the mean is x^2 mean(t^2), of slope 2 x mean(t^2); truncated at each step,
+    with s held fixed before it, backpropagation gives 2 x mean(t) only.
+    """
+
+    def unroll(self, meta, tasks, length):
+        state = tasks.location + meta["x"]
+        return state**2, tasks._replace(step=tasks.step + length, location=state)
+
+
+def _mean_gradient(estimator, meta, truncations, seed=0):
+    state = estimator.init(jax.random.key(seed), meta)
+    gradients = []
+    for key in jax.random.split(jax.random.key(seed + 1), truncations):
+        if estimator.ended(state):
+            state = estimator.renew(state, key)
+        estimate, state = estimator.estimate(meta, state, key, 1)
+        gradients.append(estimate.gradients["x"])
+    return np.asarray(gradients)
+
+
+def test_es_converges_to_the_slope_of_the_smoothed_objective():
+    config = TrainConfig(estimator="es", perturbation=1.0, members=2000, models=1, unroll=1)
+    gradients = _mean_gradient(
+        estimators.ES(_Cosine(config, 1), config), {"x": jnp.float32(0.7)}, 20)
+    exact = -np.exp(-0.5) * np.sin(0.7)
+    error = gradients.std() / np.sqrt(gradients.size)
+    assert abs(gradients.mean() - exact) < 4 * error
+    # The slope without smoothing is far outside of what the estimate allows.
+    assert abs(gradients.mean() + np.sin(0.7)) > 20 * error
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 5])
+def test_pes_is_unbiased_across_truncations_where_tbptt_is_not(horizon):
+    config = TrainConfig(estimator="pes", perturbation=0.1, members=4000, models=2, unroll=1)
+    meta = {"x": jnp.float32(0.7)}
+    t = np.arange(1, horizon + 1)
+    exact, truncated = 2 * 0.7 * np.mean(t**2), 2 * 0.7 * np.mean(t)
+
+    pes = _mean_gradient(estimators.PES(_Walk(config, horizon), config), meta, 10 * horizon)
+    # Members are independent, the truncations of one are not.
+    members = pes.mean(axis=0)
+    error = members.std() / np.sqrt(members.size)
+    assert abs(members.mean() - exact) < 4 * error
+    assert error < 0.02 * exact
+
+    tbptt = _mean_gradient(estimators.TBPTT(_Walk(config, horizon), config), meta, 10 * horizon)
+    assert tbptt.mean() == pytest.approx(truncated, rel=1e-5)
+    if horizon > 1:
+        assert abs(truncated - exact) > 10 * error
+
+
+def test_mix_weighs_by_the_other_ones_variance():
+    a = jnp.array([[1.0, 0.0], [3.0, 0.0]])  # variances 1 and 0
+    b = jnp.array([[10.0, 5.0], [16.0, 9.0]])  # variances 9 and 4
+    mixed = estimators.inverse_variance_mean(a, b)
+    np.testing.assert_allclose(mixed[:, 0], 0.9 * a[:, 0] + 0.1 * b[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(mixed[:, 1], a[:, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("lookahead, objective, segments", [
+    (False, "log", 1), (True, "plain", 1), (False, "log", 3)])
+def test_tbptt_over_one_truncation_is_the_exact_gradient(lookahead, objective, segments):
+    """Against plain Python: no scan, no rematerialisation, no segments, no members, no models side
+    by side."""
+    steps = 6
+    network_config = HierarchicalRNNConfig(
+        parameter_units=3, tensor_units=4, global_units=2, time_scales=2, lookahead=lookahead)
+    config = TrainConfig(
+        members=2, models=2, unroll=steps // segments, objective=objective,
+        network=network_config.to_dict(), initial_learning_rate=(1e-2, 1e-1))
+    network = HierarchicalRNN(network_config, seed=3)
+    problem = problems.SumOf([problems.Quadratic(3), problems.Quadratic(2, noise_stdev=0.3)])
+    family = Family([problem], network, config)
+    estimator = estimators.TBPTT(family, config)
+    meta = {name: variable.value for name, variable in network.meta_parameters.items()}
+    state = estimator.init(jax.random.key(0), meta)
+    # The runs of this estimate are as drawn: none has ended.
+    state = state._replace(horizon=jnp.full_like(state.horizon, 10 * steps))
+    kept = jax.tree.map(jnp.copy, state)
+    estimate, _ = estimator.estimate(meta, state, jax.random.key(1), segments)
+
+    def run(meta, tasks, m):
+        instance = jax.tree.map(lambda leaf: leaf[m], tasks.instance)
+        key = jax.random.fold_in(jax.random.wrap_key_data(tasks.key[m]), 2)
+        true = location = tasks.location[m]
+        first = problem.objective(tuple(family.layout.unflatten(true)), instance)
+        inner = network.stateless_init_state(
+            meta, family.layout, tasks.state.log_learning_rate[m], true)
+        terms = []
+        for n in range(steps):
+            batch = jax.tree.map(lambda leaf: leaf[0], problem.batches(key, n, 1, instance))
+            gradient = problem.gradient(tuple(family.layout.unflatten(location)), instance, batch)
+            inner, step = network.stateless_step(
+                meta, family.layout, inner, family.layout.flatten(gradient))
+            location = true - step.attended_update if lookahead else true - step.update
+            true = true - step.update
+            f = problem.objective(tuple(family.layout.unflatten(true)), instance) / (first + 1e-6)
+            terms.append(jnp.log(f + 1e-6) if objective == "log" else f)
+        return sum(terms) / steps
+
+    exact = jax.jit(
+        jax.value_and_grad(lambda meta, tasks: jnp.mean(jnp.stack(
+            [run(meta, tasks, m) for m in range(config.models)]))),
+        compiler_options={"xla_backend_optimization_level": 0})
+    for g in range(config.members):
+        tasks = jax.tree.map(lambda leaf: leaf[g], kept)  # noqa: B023
+        losses, gradient = exact(meta, tasks)
+        assert float(jnp.mean(estimate.losses[g])) == pytest.approx(float(losses), rel=2e-5)
+        for name, expected in gradient.items():
+            scale = float(jnp.abs(expected).max()) + 1e-6
+            np.testing.assert_allclose(
+                estimate.gradients[name][g], expected, atol=2e-4 * scale, err_msg=name)
