@@ -81,7 +81,7 @@ def kind(problem):
 @pytest.fixture(scope="module")
 def mnist_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mnist")
-    write_mnist(folder, train=256)
+    write_mnist(folder, train=64)
     return str(folder)
 
 
@@ -90,7 +90,7 @@ def test_meta_gradient_is_finite(group, mnist_folder):
     first = group[0]
     if isinstance(getattr(first, "data", None), problems.MNIST):
         first = dataclasses.replace(
-            first, samples=256, data=problems.MNIST(data_dir=mnist_folder)
+            first, samples=64, data=problems.MNIST(data_dir=mnist_folder)
         )
     keys = jax.random.split(jax.random.key(0), len(group))
     numbers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[p.numbers for p in group])
