@@ -34,7 +34,7 @@ _MEAN_SQUARE_EPSILON = 1e-16
 
 
 class State(NamedTuple):
-    """What the optimizer remembers between steps. A field is None where the config has no use of it.
+    """What the optimizer remembers between steps; None where the config has no use of a field.
 
     Attributes:
         hidden: (P, ..., B, L) Parameter RNN.
@@ -45,7 +45,8 @@ class State(NamedTuple):
         log_learning_rate: (..., B, L) running mean of the log learning rate.
         tensor_hidden: (T, ..., K) Tensor RNN.
         global_hidden: (G, ...) Global RNN.
-        true_parameters: (..., B, L) the parameters themselves, where lookahead keeps the model elsewhere.
+        true_parameters: (..., B, L) the parameters themselves, where lookahead keeps the model
+            elsewhere.
     """
 
     hidden: Any
@@ -135,8 +136,11 @@ class HierarchicalRNN(keras.layers.Layer):
             return self.add_weight(name=name, shape=shape, initializer=initializer)
 
         def start(name, units):
-            return weight(name, (units,), lambda shape, dtype=None: rng.uniform(-1, 1, shape).astype(
-                "float32")) if config.learned_start_vectors else None
+            if not config.learned_start_vectors:
+                return None
+            return weight(
+                name, (units,),
+                lambda shape, dtype=None: rng.uniform(-1, 1, shape).astype("float32"))
 
         units, inputs = config.parameter_units, config.inputs
         self.parameter_rnn = ParameterRNN(inputs, units, normal, name="parameter_rnn")
@@ -198,7 +202,7 @@ class HierarchicalRNN(keras.layers.Layer):
 
     @property
     def meta_parameters(self) -> dict[str, keras.Variable]:
-        """Every meta-parameter by name, e.g. `"parameter_rnn/gates_kernel"`; about 8,400 numbers."""
+        """Every meta-parameter by name (`"parameter_rnn/gates_kernel"`, say): 8,349 numbers."""
         named = {}
         for prefix in ("parameter_rnn", "tensor_rnn", "global_rnn"):
             if hasattr(self, prefix):
@@ -406,7 +410,7 @@ class HierarchicalRNN(keras.layers.Layer):
         )
 
     def _direction(self, hidden: Any, scaled: Any, name: str) -> Any:
-        """(..., B, L) direction: a read-out of the hidden state plus the gradient shortcut (3.3.4)."""
+        """(..., B, L) direction: a read-out of the hidden state plus a gradient shortcut (3.3.4)."""
         direction = _read_out(getattr(self, f"{name}_weights"), hidden)
         if self.config.gradient_shortcut:
             direction = direction + _read_out(getattr(self, f"{name}_shortcut"), scaled)
