@@ -1,0 +1,45 @@
+# Each command makes the virtual environment that it needs, once: all it asks for is Python and make.
+#   make PYTHON=python3.12 ...   another Python
+#   make JOBS=8 test             more processes for the tests
+
+PYTHON ?= python3
+JOBS ?= 2
+SHELL := /bin/bash
+
+.PHONY: help quickstart test lint wheel clean
+.SECONDARY:
+
+help:
+	@echo 'make quickstart   train a small network on real digits, HierarchicalLOpt beside Adam'
+	@echo 'make test         check the code, run all tests on JAX, TensorFlow and PyTorch'
+	@echo 'make lint         check the code only'
+	@echo 'make wheel        build the package into dist/'
+	@echo 'make clean        remove the environments and what was built'
+
+quickstart: .venv-research/ready
+	@KERAS_BACKEND=jax .venv-research/bin/python -m eval quickstart
+
+test: lint
+	@set -e; for backend in jax tensorflow torch; do \
+	    echo "tests on $$backend"; \
+	    KERAS_BACKEND=$$backend .venv-dev/bin/python -m pytest -n $(JOBS); \
+	done
+
+lint: .venv-dev/ready
+	@.venv-dev/bin/ruff check --quiet .
+
+wheel: .venv-dev/ready
+	@.venv-dev/bin/python -m build --wheel --no-isolation >/dev/null
+	@ls dist/*.whl
+
+clean:
+	rm -rf .venv-* build dist *.egg-info
+
+# .venv-X holds the extra X of pyproject.toml, and is made anew when that file changes.
+.venv-%/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
+	@echo "making the environment .venv-$*, once; this takes some minutes"
+	@rm -rf .venv-$*
+	@$(PYTHON) -m venv .venv-$*
+	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@

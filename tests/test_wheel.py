@@ -1,0 +1,48 @@
+"""The package by itself, as a user gets it: in an empty environment, with one backend."""
+
+import pathlib
+import re
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT],
+        check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.mark.jax_only
+def test_the_wheel_holds_the_package_alone(wheel):
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
+    package = ROOT / "hrnn_opt"
+    expected = {
+        path.relative_to(ROOT).as_posix()
+        for path in [*package.glob("*.py"), *package.glob("pretrained/*")]}
+    assert set(names) == expected
+
+
+@pytest.mark.jax_only
+def test_installed_alone_it_trains_the_readmes_example(wheel, tmp_path):
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    python = environment / "bin" / "python"
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+         f"{wheel}[jax]"], check=True)
+    (example, *_) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    # -I: neither this folder nor the surrounding environment can help.
+    done = subprocess.run(
+        [python, "-I", "-c", example], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    losses = [float(loss) for loss in re.findall(r" loss: ([\d.]+)", done.stdout)]
+    assert losses[-1] < 0.8 * losses[0], done.stdout
