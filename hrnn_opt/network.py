@@ -410,7 +410,7 @@ class HierarchicalRNN(keras.layers.Layer):
         )
 
     def _direction(self, hidden: Any, scaled: Any, name: str) -> Any:
-        """(..., B, L) direction: a read-out of the hidden state plus a gradient shortcut (3.3.4)."""
+        """(..., B, L) direction: a read-out of the hidden state plus the shortcut (3.3.4)."""
         direction = _read_out(getattr(self, f"{name}_weights"), hidden)
         if self.config.gradient_shortcut:
             direction = direction + _read_out(getattr(self, f"{name}_shortcut"), scaled)
