@@ -50,10 +50,24 @@ def gradients(steps: int, shapes=SHAPES, seed: int = 1) -> list[list[np.ndarray]
 def apply(optimizer, gradients, variables) -> None:
     """One step of `optimizer` for each list of gradients, None where there is none."""
     for grads in gradients:
-        optimizer.apply(
-            [None if g is None else ops.convert_to_tensor(g, v.dtype)
-             for g, v in zip(grads, variables)],
-            variables)
+        grads = [
+            None if g is None else ops.convert_to_tensor(g, v.dtype)
+            for g, v in zip(grads, variables)]
+        if keras.backend.backend() == "jax" and hasattr(optimizer, "inner_optimizer"):
+            # Keras's LossScaleOptimizer has no other way there.
+            _apply_stateless(optimizer, grads, variables)
+        else:
+            optimizer.apply(grads, variables)
+
+
+def _apply_stateless(optimizer, grads, variables) -> None:
+    if not optimizer.built:
+        optimizer.build(variables)
+    new = optimizer.stateless_apply(
+        [v.value for v in optimizer.variables], grads, [v.value for v in variables])
+    for old, values in zip((variables, optimizer.variables), new):
+        for variable, value in zip(old, values):
+            variable.assign(value)
 
 
 def values(variables) -> list[np.ndarray]:

@@ -629,7 +629,7 @@ def test_gradients_that_do_not_fit_are_refused():
     (step,) = gradients(1)
     step = [ops.convert_to_tensor(g) for g in step]
     for built in (False, True):
-        with pytest.raises(ValueError, match=r"`grads` must have an entry for each of the 3.*got 2"):
+        with pytest.raises(ValueError, match=r"`grads` must have an entry for each of.*got 2"):
             opt.apply(step[:2], moved)
         with pytest.raises(ValueError, match=r"`grads`.*shapes.*got \(2,\) for 'v0'"):
             opt.apply([step[1], step[1], step[2]], moved)
