@@ -45,9 +45,9 @@ class DependencyChain(BasicProblem):
 class MinMaxWell(BasicProblem):
     """f(x) = max_i x_i^2 + 1 / min_i x_i^2 - 2 + 1e-12, x of shape (n,), start N(0, 1).
 
-    All gradients but two are 0. With m = min x^2 + 1e-12, which keeps 1/m and its derivatives
-    finite at 0, it is evaluated as (max - m) + (m - 1)^2 / m + 1e-12, equal and free of the
-    cancellation that would turn it negative near its minimum.
+    All gradients but two are 0. With m = max(min x^2, 1e-12), which keeps 1/m and its derivatives
+    finite at 0 and is exact elsewhere, it is evaluated as (max - m) + (m - 1)^2 / m + 1e-12,
+    equal and free of the cancellation that would turn it negative near its minimum.
 
     Source: released program `MinMaxWell`.
     """
@@ -64,7 +64,7 @@ class MinMaxWell(BasicProblem):
     def objective(self, parameters: Parameters, instance: Instance) -> Array:
         squares = parameters[0] ** 2
         low, high = jnp.min(squares), jnp.max(squares)
-        safe = low + 1e-12
+        safe = jnp.maximum(low, 1e-12)
         return (high - low) + (safe - 1) ** 2 / safe + 1e-12
 
 
