@@ -27,6 +27,11 @@ flags.DEFINE_float("minutes", 0.0, "Stop after so many minutes of this process; 
 flags.DEFINE_float("checkpoint_minutes", 2.0, "Minutes between checkpoints.")
 flags.DEFINE_integer("validate_every", 100, "Meta-steps between validations; 0 for none.")
 flags.DEFINE_bool("dry_run", False, "Print what would run and how long compiling takes, and stop.")
+flags.DEFINE_string(
+    "coordinator", "", "HOST:PORT of process 0, for a run on several processes: each is started "
+    "with the same flags but --process.")
+flags.DEFINE_integer("processes", 1, "Number of processes, with --coordinator.")
+flags.DEFINE_integer("process", 0, "Number of this process, with --coordinator.")
 flags.DEFINE_string("config", "", "A config.json to repeat; the other flags change it.")
 
 _TYPES = {
@@ -103,6 +108,8 @@ def main(argv: list[str]) -> int:
 
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(FLAGS.out).parent / ".jax_cache"))
     jax.config.update("jax_compilation_cache_dir", cache)
+    if FLAGS.coordinator:
+        jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
     from train import run
 
     started = time.monotonic()

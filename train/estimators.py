@@ -56,12 +56,15 @@ class Estimator(abc.ABC):
     Args:
         family: the problems.
         config: of the training run.
+        sharding: where the members of every array of the state lie; None for one device.
     """
 
-    def __init__(self, family: Family, config: TrainConfig) -> None:
+    def __init__(
+        self, family: Family, config: TrainConfig, sharding: jax.sharding.Sharding | None = None
+    ) -> None:
         self.family = family
         self.config = config
-        drawn = {"compiler_options": _drawing_options()}
+        drawn = {"compiler_options": _drawing_options(), "out_shardings": sharding}
         self.init = jax.jit(self._init, **drawn)
         self.ended = jax.jit(self._ended)
         self.renew = jax.jit(self._renewed, donate_argnames="state", **drawn)
@@ -125,8 +128,8 @@ class TBPTT(_OneSided):
     one before it.
     """
 
-    def __init__(self, family: Family, config: TrainConfig) -> None:
-        super().__init__(family, config)
+    def __init__(self, family: Family, config: TrainConfig, sharding: Any = None) -> None:
+        super().__init__(family, config, sharding)
         self._forward = jax.jit(self._unrolled)
         self._backward = jax.jit(self._pulled_back)
 
@@ -188,8 +191,8 @@ class TBPTT(_OneSided):
 class _Evolution(Estimator):
     """What the evolution strategies share: compiled truncations of any number of segments."""
 
-    def __init__(self, family: Family, config: TrainConfig) -> None:
-        super().__init__(family, config)
+    def __init__(self, family: Family, config: TrainConfig, sharding: Any = None) -> None:
+        super().__init__(family, config, sharding)
         self._jitted = jax.jit(self._estimate, donate_argnames="state")
 
     def _run(
@@ -304,8 +307,8 @@ class Mix(Estimator):
     """Truncated backpropagation and PES, each entry weighted by the inverse of its variance over
     members (Metz et al. 2019)."""
 
-    def __init__(self, family: Family, config: TrainConfig) -> None:
-        super().__init__(family, config)
+    def __init__(self, family: Family, config: TrainConfig, sharding: Any = None) -> None:
+        super().__init__(family, config, sharding)
         self.parts = TBPTT(family, config), PES(family, config)
 
     def _init(self, key: jax.Array, meta: Meta) -> tuple[Any, ...]:
@@ -341,9 +344,9 @@ def inverse_variance_mean(a: jax.Array, b: jax.Array) -> jax.Array:
 _ESTIMATORS = {"tbptt": TBPTT, "es": ES, "pes": PES, "mix": Mix}
 
 
-def make(family: Family, config: TrainConfig) -> Estimator:
+def make(family: Family, config: TrainConfig, sharding: Any = None) -> Estimator:
     """The estimator that the config names."""
-    return _ESTIMATORS[config.estimator](family, config)
+    return _ESTIMATORS[config.estimator](family, config, sharding)
 
 
 def _drawing_options() -> dict[str, int]:

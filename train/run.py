@@ -14,14 +14,18 @@ from tqdm import tqdm
 from train import validation
 from train.checkpoints import write_atomic
 from train.config import TrainConfig
+from train.devices import writes
 from train.trainer import StepReport, Trainer
 
 
 class _Log:
     """`log.jsonl`: one line for each meta-step; a resumed run takes off the lines after its
-    checkpoint."""
+    checkpoint. One of the processes writes it."""
 
     def __init__(self, path: Path, step: int) -> None:
+        self._file = None
+        if not writes():
+            return
         lines = path.read_text().splitlines() if path.exists() else []
         kept = []
         for line in lines:
@@ -34,8 +38,9 @@ class _Log:
         self._file = path.open("a")
 
     def add(self, record: dict) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        if self._file:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
 
 
 def run(
@@ -63,10 +68,11 @@ def run(
     best = np.inf
     if resume and trainer.resume(out) and (out / "best.json").exists():
         best = json.loads((out / "best.json").read_text())["score"]
-    write_atomic(out / "config.json", config.to_json().encode())
+    if writes():
+        write_atomic(out / "config.json", config.to_json().encode())
     log = _Log(out / "log.jsonl", trainer.step)
     bar = tqdm(total=config.steps, initial=trainer.step, unit="step", file=sys.stderr,
-               mininterval=2.0)
+               mininterval=2.0, disable=not writes())
     checked = time.monotonic()
     smooth = {"loss": None, "rate": None}
     validator = validation.Validator(config, trainer.network) if validate_every else None
@@ -77,9 +83,10 @@ def run(
             record["validation"] = validator(trainer.average)
             if record["validation"]["score"] < best:
                 best = record["validation"]["score"]
-                trainer.weights_file().save(out / "best.safetensors")
-                write_atomic(out / "best.json", json.dumps(
-                    {"step": report.step, **record["validation"]}).encode())
+                if writes():
+                    trainer.weights_file().save(out / "best.safetensors")
+                    write_atomic(out / "best.json", json.dumps(
+                        {"step": report.step, **record["validation"]}).encode())
             tqdm.write(f"step {report.step}: validation {json.dumps(record['validation'])}",
                        file=sys.stderr)
         log.add(record)
@@ -94,7 +101,8 @@ def run(
 
 def _save(trainer: Trainer, out: Path) -> None:
     trainer.save(out)
-    trainer.weights_file().save(out / "last.safetensors")
+    if writes():
+        trainer.weights_file().save(out / "last.safetensors")
 
 
 def _record(report: StepReport) -> dict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from hrnn_opt.network import HierarchicalRNN
 from hrnn_opt.weights import Pretrained
 from train import checkpoints, estimators, suites
 from train.config import TrainConfig
+from train.devices import Devices, writes
 from train.meta_optimizer import clean, meta_optimizer
 from train.tasks import Meta
 
@@ -60,18 +60,22 @@ class Trainer:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.network = self._initial_network()
+        self.devices = Devices(config)
         self.families, self.weights = suites.families(config, self.network)
-        self.estimators = [estimators.make(family, config) for family in self.families]
+        self.estimators = [
+            estimators.make(family, config, self.devices.members) for family in self.families]
         self.optimizer = meta_optimizer(config)
-        self.meta: Meta = {
+        self.meta: Meta = self.devices.replicate({
             name: jnp.array(variable.value) for name, variable in sorted(
                 self.network.meta_parameters.items())
-        }
+        })
         self.average = dict(self.meta)
-        self.optimizer_state = self.optimizer.init(self.meta)
+        self.optimizer_state = self.devices.replicate(self.optimizer.init(self.meta))
         self.step = 0
         self.states: list[Any | None] = [None] * len(self.families)
-        self._clean = jax.jit(functools.partial(clean, config=config))
+        self._clean = jax.jit(
+            lambda estimate: (clean(estimate.gradients, config), jnp.mean(estimate.losses)),
+            out_shardings=self.devices.everywhere)
         self._update = jax.jit(self._updated)
 
     def _initial_network(self) -> HierarchicalRNN:
@@ -121,8 +125,8 @@ class Trainer:
         cleaned, losses = [], {}
         for index in self._drawn():
             estimate = self._run_family(index, segments)
-            cleaned.append(self._clean(estimate.gradients))
-            losses[index] = jnp.mean(estimate.losses)
+            result, losses[index] = self._clean(estimate)
+            cleaned.append(result)
         self.meta, self.average, self.optimizer_state = self._update(
             self.meta, self.average, self.optimizer_state,
             [c.gradient for c in cleaned], jnp.float32(self.step))
@@ -159,22 +163,27 @@ class Trainer:
             "average": self.average,
             "optimizer": self.optimizer_state,
             "step": np.int64(self.step),
-            "states": {str(i): s for i, s in enumerate(self.states) if s is not None},
+            "states": {
+                str(i): self.devices.gather(s)
+                for i, s in enumerate(self.states) if s is not None},
         }
 
-    def save(self, folder: Path) -> Path:
-        """Write a checkpoint."""
-        return checkpoints.save(folder, self.step, self._tree(), self.config)
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint, from one of the processes."""
+        tree = self._tree()
+        if writes():
+            checkpoints.save(folder, self.step, tree, self.config)
 
     def resume(self, folder: Path) -> bool:
         """Go on from the newest good checkpoint in the folder. Returns whether there was one."""
         tree = checkpoints.restore(folder, self._like, self.config)
         if tree is None:
             return False
-        self.meta, self.average = tree["meta"], tree["average"]
-        self.optimizer_state, self.step = tree["optimizer"], int(tree["step"])
+        self.meta, self.average, self.optimizer_state = self.devices.replicate(
+            (tree["meta"], tree["average"], tree["optimizer"]))
+        self.step = int(tree["step"])
         for index, state in tree["states"].items():
-            self.states[int(index)] = state
+            self.states[int(index)] = self.devices.spread(state)
         return True
 
     def _like(self, names: set[str]) -> dict[str, Any]:
@@ -185,7 +194,8 @@ class Trainer:
             str(i): jax.eval_shape(self.estimators[i].init, self._key(1, i), self.meta)
             for i in present
         }
-        return {**self._tree(), "states": states}
+        rest = {name: tree for name, tree in self._tree().items() if name != "states"}
+        return {**rest, "states": states}
 
     def weights_file(self, meta: Meta | None = None) -> Pretrained:
         """The averaged meta-parameters (or the given ones) as weights to be shipped."""

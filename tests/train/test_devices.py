@@ -1,0 +1,73 @@
+"""Scale-out: eight devices, or two processes, give what one device gives."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from train.config import TrainConfig
+from train.devices import Devices
+
+ROOT = Path(__file__).parents[2]
+
+
+def _start(out, estimator, devices, *more):
+    network = json.dumps(dict(
+        parameter_units=2, tensor_units=2, global_units=0, time_scales=2))
+    command = [
+        sys.executable, "-m", "train", "--suite", "bowl", "--network", network, "--estimator",
+        estimator, "--members", "8", "--models", "2", "--families", "1", "--unroll", "4",
+        "--run_range", "4,12", "--steps", "6", "--validate_every", "0", "--out", str(out), *more]
+    environment = {
+        **os.environ, "KERAS_BACKEND": "jax",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 "
+                     f"--xla_force_host_platform_device_count={devices}"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def _finish(*processes):
+    for process in processes:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output.decode()
+
+
+def _same(a, b):
+    one, other = (
+        safetensors.numpy.load((folder / "last.safetensors").read_bytes()) for folder in (a, b))
+    start = {name: np.abs(value).max() for name, value in one.items()}
+    assert set(one) == set(other)
+    for name in one:
+        np.testing.assert_allclose(
+            other[name], one[name], rtol=1e-4, atol=1e-5 * (start[name] + 1e-3), err_msg=name)
+
+
+@pytest.mark.parametrize("estimator", ["tbptt", "pes"])
+def test_eight_devices_give_what_one_gives(tmp_path, estimator):
+    _finish(_start(tmp_path / "one", estimator, 1))
+    _finish(_start(tmp_path / "eight", estimator, 8))
+    _same(tmp_path / "one", tmp_path / "eight")
+
+
+def test_two_processes_give_what_one_gives(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    _finish(_start(tmp_path / "one", "pes", 1))
+    _finish(*(
+        _start(tmp_path / "two", "pes", 1, "--coordinator", address, "--processes", "2",
+               "--process", str(process))
+        for process in range(2)))
+    _same(tmp_path / "one", tmp_path / "two")
+
+
+def test_members_that_cannot_be_shared_out(monkeypatch):
+    monkeypatch.setattr("jax.devices", lambda: [None] * 3)
+    with pytest.raises(ValueError, match="`members` must be a multiple .* 3, got 4"):
+        Devices(TrainConfig(members=4))
