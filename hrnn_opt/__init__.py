@@ -5,6 +5,7 @@ from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.layout import Layout
 from hrnn_opt.network import HierarchicalRNN
 from hrnn_opt.optimizer import HierarchicalLOpt
+from hrnn_opt.schedules import InverseSquareRootDecay
 from hrnn_opt.weights import Pretrained
 
 __version__ = "0.1.0"
@@ -12,6 +13,7 @@ __all__ = [
     "HierarchicalLOpt",
     "HierarchicalRNN",
     "HierarchicalRNNConfig",
+    "InverseSquareRootDecay",
     "Layout",
     "Pretrained",
     "SwapLookahead",

@@ -94,7 +94,7 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
             weight_decay = weights_lib.check_rate("weight_decay", weight_decay)
         pretrained = weights_lib.resolve(weights, lookahead, seed)
         if learning_rate is None:
-            learning_rate = pretrained.learning_rate
+            learning_rate = pretrained.schedule()
         elif not callable(learning_rate):
             learning_rate = weights_lib.check_rate("learning_rate", learning_rate)
         if initial_learning_rate is not None:

@@ -25,6 +25,7 @@ from keras import ops
 
 from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.network import HierarchicalRNN
+from hrnn_opt.schedules import InverseSquareRootDecay
 
 FORMAT = "hrnn_opt.1"
 UNTRAINED = "untrained"
@@ -44,7 +45,9 @@ class Pretrained:
         arrays: meta-parameters by name, float32; None for a network that is still to be given its
             numbers.
         initial_learning_rate: what `HierarchicalLOpt` uses where the caller gives none.
-        learning_rate: likewise.
+        learning_rate: likewise; with `decay_steps`, the first rate of an
+            `InverseSquareRootDecay`.
+        decay_steps: of that schedule; 0 for a constant rate.
         name: by which a saved optimizer may refer to them; None for those that it must carry.
 
     Raises:
@@ -56,13 +59,21 @@ class Pretrained:
     arrays: dict[str, np.ndarray] | None
     initial_learning_rate: float | tuple[float, float] = 1e-3
     learning_rate: float = 1.0
+    decay_steps: float = 0.0
     name: str | None = None
 
     def __post_init__(self) -> None:
         check_initial_learning_rate(self.initial_learning_rate)
         check_rate("learning_rate", self.learning_rate)
+        check_rate("decay_steps", self.decay_steps)
         if self.arrays is not None:
             _check_arrays(self.arrays, self.config)
+
+    def schedule(self) -> float | InverseSquareRootDecay:
+        """The learning rate that the weights want, as an optimizer takes it."""
+        if self.decay_steps:
+            return InverseSquareRootDecay(self.learning_rate, self.decay_steps)
+        return self.learning_rate
 
     @classmethod
     def from_network(cls, network: HierarchicalRNN, **settings: Any) -> Pretrained:
@@ -97,6 +108,7 @@ class Pretrained:
         return {
             "initial_learning_rate": list(rate) if isinstance(rate, tuple) else rate,
             "learning_rate": self.learning_rate,
+            "decay_steps": self.decay_steps,
         }
 
     def to_bytes(self) -> bytes:
@@ -289,12 +301,13 @@ def from_config(description: dict[str, Any], seed: int = 0) -> Pretrained:
 
 
 def _parse_settings(settings: Any) -> dict[str, Any]:
-    names = {"initial_learning_rate", "learning_rate"}
+    names = {"initial_learning_rate", "learning_rate", "decay_steps"}
     if not isinstance(settings, dict) or set(settings) != names:
         raise ValueError(f"the settings must be {sorted(names)}, got {settings!r:.100}.")
     return {
         "initial_learning_rate": check_initial_learning_rate(settings["initial_learning_rate"]),
         "learning_rate": check_rate("learning_rate", settings["learning_rate"]),
+        "decay_steps": check_rate("decay_steps", settings["decay_steps"]),
     }
 
 

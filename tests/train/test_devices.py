@@ -69,5 +69,5 @@ def test_two_processes_give_what_one_gives(tmp_path):
 
 def test_members_that_cannot_be_shared_out(monkeypatch):
     monkeypatch.setattr("jax.devices", lambda: [None] * 3)
-    with pytest.raises(ValueError, match="`members` must be a multiple .* 3, got 4"):
+    with pytest.raises(ValueError, match=r"`members` must be a multiple .* 3, got 4"):
         Devices(TrainConfig(members=4))
