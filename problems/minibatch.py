@@ -19,22 +19,26 @@ class DataProblem(BasicProblem):
       data: how the data come about.
       samples: the size of the data set.
       batch_size: samples in a minibatch, at most `samples`. None for all of them.
+      objective_samples: samples in the objective, the first ones: an estimate of the objective on
+        all, for data sets too large to be gone through at every step. None for all of them.
     """
 
     data: Dataset = dataclasses.field(kw_only=True)
     samples: int = dataclasses.field(default=1000, kw_only=True)
     batch_size: int | None = dataclasses.field(default=None, kw_only=True)
+    objective_samples: int | None = dataclasses.field(default=None, kw_only=True)
 
     def check(self) -> None:
         super().check()
         self.require(isinstance(self.data, Dataset), "data", "a data set such as Clusters()")
         self.require_count("samples")
-        batch_size = self.batch_size
-        self.require(
-            batch_size is None or (is_whole(batch_size) and 1 <= batch_size <= self.samples),
-            "batch_size",
-            f"an integer from 1 to samples={self.samples}, or None for all samples",
-        )
+        for name in ("batch_size", "objective_samples"):
+            size = getattr(self, name)
+            self.require(
+                size is None or (is_whole(size) and 1 <= size <= self.samples),
+                name,
+                f"an integer from 1 to samples={self.samples}, or None for all samples",
+            )
 
     @property
     @abc.abstractmethod
@@ -52,7 +56,8 @@ class DataProblem(BasicProblem):
         return {"data": data, "labels": labels}
 
     def objective(self, parameters: Parameters, instance: Instance) -> Array:
-        return self.loss(parameters, instance["data"], instance["labels"], instance)
+        data, labels = (instance[name][: self.objective_samples] for name in ("data", "labels"))
+        return self.loss(parameters, data, labels, instance)
 
     def batches(self, key: Array, start: Array, num_steps: int, instance: Instance) -> Batch:
         noise_key, order_key = jax.random.split(key)
@@ -66,7 +71,7 @@ class DataProblem(BasicProblem):
         self, parameters: Parameters, instance: Instance, batch: Batch
     ) -> Array:
         if self.batch_size is None:
-            return self.objective(parameters, instance)
+            return self.loss(parameters, instance["data"], instance["labels"], instance)
         index = batch["index"]
         return self.loss(parameters, instance["data"][index], instance["labels"][index], instance)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from problems.broad import broad
 from problems.chains import DependencyChain, MinMaxWell, OutwardSnake
 from problems.convnet import ConvNet
-from problems.datasets import Clusters, RandomMLP
+from problems.datasets import Clusters, Digits, RandomMLP, Teacher
 from problems.directions import ProjectionQuadratic, SumOfQuadratics
 from problems.embeddings import OneHotSparseSoftmaxRegression, SparseSoftmaxRegression
 from problems.functions_2d import (
@@ -29,7 +29,7 @@ from problems.mnist import MNIST
 from problems.networks import FullyConnected, SoftmaxRegression
 from problems.problem import Problem
 from problems.quadratic import Bowl, Norm, Quadratic
-from problems.transforms import LogObjective, Rescale, SparseGradients, SumOf
+from problems.transforms import LogObjective, RandomRescale, Rescale, SparseGradients, SumOf
 
 Suite = list[Problem]
 
@@ -363,6 +363,34 @@ def test() -> Suite:
 
 
 add_suite("broad", broad)
+
+
+@_set
+def streams() -> Suite:
+    """Networks on more data than they can learn by heart in a run, as most real training is: the
+    loss is bound by the noise of the minibatches, and the step size must come down to it."""
+    large = {"samples": 4096, "objective_samples": 256, "l2": 0.0, "init_decades": 0.25}
+    digits = {**large, "samples": 1536, "data": Digits(scale_decades=0.5)}
+    noisy = Clusters(sep=1.0, label_noise=0.1, scale_decades=0.5)
+    networks = [
+        FullyConnected(
+            32, 10, (64,), "relu", data=Teacher(scale_decades=0.5), batch_size=64, init="paper",
+            **large),
+        FullyConnected(
+            64, 10, (32,), "sigmoid", data=Clusters(scale_decades=0.5), batch_size=32, **large),
+        FullyConnected(
+            24, 5, (32, 32), "tanh", data=Teacher(scale_decades=0.5), batch_size=128,
+            init="glorot", **large),
+        FullyConnected(64, 10, (48,), "relu", batch_size=64, init="he", **digits),
+        FullyConnected(48, 8, (24, 24, 24), "relu", data=noisy, batch_size=16, init="he", **large),
+        ConvNet(
+            (8, 8, 1), 10, ((3, 3, 4), (3, 3, 4)), "relu", batch_size=32, init="he",
+            **digits),
+    ]
+    return [
+        RandomRescale(problem, common_decades=1.0, tensor_decades=0.5) if i % 2 else problem
+        for i, problem in enumerate(networks)
+    ]
 
 
 @_set
