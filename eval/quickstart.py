@@ -22,8 +22,8 @@ from sklearn.model_selection import train_test_split
 
 from eval import cli
 from eval.data import Data
-from eval.events import ScalarWriter
 from hrnn_opt import HierarchicalLOpt, SwapLookahead
+from hrnn_opt.events import ScalarWriter
 from hrnn_opt.weights import shipped
 
 OPTIONS = flags.FlagValues()

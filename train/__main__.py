@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import json
 import os
 import sys
@@ -32,6 +33,8 @@ flags.DEFINE_string(
     "with the same flags but --process.")
 flags.DEFINE_integer("processes", 1, "Number of processes, with --coordinator.")
 flags.DEFINE_integer("process", 0, "Number of this process, with --coordinator.")
+flags.DEFINE_list(
+    "modules", [], "Python modules to import first: they may add problems and suites.")
 flags.DEFINE_string("config", "", "A config.json to repeat; the other flags change it.")
 
 _TYPES = {
@@ -112,6 +115,8 @@ def main(argv: list[str]) -> int:
         jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
     from train import run
 
+    for module in FLAGS.modules:
+        importlib.import_module(module)
     started = time.monotonic()
     limit = FLAGS.minutes * 60
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from hrnn_opt.events import ScalarWriter
 from train import validation
 from train.checkpoints import write_atomic
 from train.config import TrainConfig
@@ -19,8 +20,8 @@ from train.trainer import StepReport, Trainer
 
 
 class _Log:
-    """`log.jsonl`: one line for each meta-step; a resumed run takes off the lines after its
-    checkpoint. One of the processes writes it."""
+    """`log.jsonl`, a line for each meta-step, and TensorBoard's events; a resumed run takes off the
+    lines after its checkpoint. One of the processes writes them."""
 
     def __init__(self, path: Path, step: int) -> None:
         self._file = None
@@ -36,11 +37,30 @@ class _Log:
                 break
         write_atomic(path, "".join(f"{line}\n" for line in kept).encode())
         self._file = path.open("a")
+        self._events = ScalarWriter(path.parent)
 
     def add(self, record: dict) -> None:
         if self._file:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
+            self._events.write(record["step"], _scalars(record))
+
+
+def _scalars(record: dict) -> dict[str, float]:
+    """What TensorBoard shows of a meta-step."""
+    scalars = {f"meta-objective/{name}": loss for name, loss in record["losses"].items()}
+    scalars |= {
+        "meta-gradient/norm": record["gradient_norm"],
+        "meta-gradient/share of members clipped": record["clipped"],
+        "meta-gradient/share of entries not finite": record["bad"],
+        "throughput/million parameter-steps a second":
+            record["parameter_steps"] / record["seconds"],
+        "throughput/inner steps a second": record["inner_steps"] / record["seconds"],
+    }
+    for name in ("score", "curve", "end"):
+        if "validation" in record:
+            scalars[f"validation/{name}"] = record["validation"][name]
+    return scalars
 
 
 def run(

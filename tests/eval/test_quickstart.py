@@ -10,7 +10,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_
 
 from eval import quickstart
 from eval.__main__ import main
-from eval.events import ScalarWriter
+from hrnn_opt.events import ScalarWriter
 
 
 def scalars(folder):
