@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("jax")
 
-import problems  # noqa: E402
+import problems
 
 
 def _problem(**kwargs):

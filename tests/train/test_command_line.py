@@ -1,0 +1,65 @@
+"""`python -m train` on a problem of one's own, as the README has it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hrnn_opt import Pretrained
+
+ROOT = Path(__file__).parents[2]
+SMALL = json.dumps(dict(parameter_units=2, tensor_units=2, global_units=0, time_scales=2))
+
+
+def _train(folder, *arguments):
+    environment = {
+        **os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    return subprocess.run(
+        [sys.executable, "-m", "train", *arguments], cwd=folder, env=environment, text=True,
+        capture_output=True, timeout=400)
+
+
+def test_on_a_problem_of_ones_own(tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    example = re.search(r"```python\n(import dataclasses, jax.*?)```", readme, re.DOTALL).group(1)
+    (tmp_path / "valleys.py").write_text(example)
+    done = _train(
+        tmp_path, "--modules", "valleys", "--suite", "valleys", "--network", SMALL, "--members",
+        "1", "--models", "2", "--families", "1", "--unroll", "4", "--run_range", "4,12", "--steps",
+        "3", "--validate_every", "0", "--out", "runs/mine")
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "runs/mine"
+    assert Pretrained.load(out / "last.safetensors").config.parameter_units == 2
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert all("Valley" in name for line in lines for name in line["losses"])
+    assert json.loads((out / "config.json").read_text())["suite"] == "valleys"
+    assert list(out.glob("events.out.tfevents.*"))
+
+    again = _train(tmp_path, "--modules", "valleys", "--config", "runs/mine/config.json",
+                   "--validate_every", "0", "--out", "runs/mine")
+    assert again.returncode == 2
+    assert "`out` must hold no run yet" in again.stderr
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--suite", "nowhere"], "unknown name 'nowhere'"),
+    (["--suite", "bowl*-1"], "`suite` must weight 'bowl' by a positive number, got '-1'"),
+    (["--estimator", "guess"], "`estimator` must be one of .*, got 'guess'"),
+    (["--unroll", "7", "--objective_every", "2"], "`unroll` must be a multiple of"),
+    (["--run_range", "9,3"], "`run_range` must be a .*range"),
+    (["--learning_rate", "fast"], "`learning_rate` must be LOW,HIGH, got 'fast'"),
+    (["--network", '{"time_scales": 99}'], "`time_scales` must be from 1 to 8, got 99"),
+    (["somewhere"], "unknown argument 'somewhere'"),
+])
+def test_bad_flags_give_one_error(tmp_path, arguments, message):
+    done = _train(tmp_path, *arguments)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("python -m train:")]
+    assert len(lines) == 1 and re.search(message, lines[0]), done.stderr
+    assert not list(tmp_path.glob("runs/**/config.json"))
