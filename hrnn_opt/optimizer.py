@@ -161,17 +161,19 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
             i for i, variable in enumerate(variables)
             if 0 not in variable.shape and not self._overwrite_variable_with_gradient(variable)
         ]
-        self._network = self._pretrained.network()
-        self._network.trainable = False
-        for variable in self._network.meta_parameters.values():
+        network = self._pretrained.network()
+        network.trainable = False
+        for variable in network.meta_parameters.values():
             self._track_variable(variable)
+        # Not the network: Keras would save its variables once more, as those of a layer.
+        self._step = network.step
         self.skipped_steps = self.add_variable(
             (), dtype="int32", name="skipped_steps", aggregation="only_first_replica")
         if not self._members:
             return
         self._layout = Layout([variables[i].shape for i in self._members])
         buffer = (self._layout.blocks, self._layout.lanes)
-        state = self._network.init_state(
+        state = network.init_state(
             self._layout, self._initial_log_learning_rate(), np.zeros(buffer, "float32"))
         # The true parameters are kept as their offset from the model's variables: whoever sets
         # those (`load_weights` between two calls of `fit`, say) sets both.
@@ -287,7 +289,7 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
             for i, shape in zip(self._members, layout.shapes)])
         finite = ops.all(ops.isfinite(gradient))
         old = self.state()
-        new, step = self._network.step(layout, old, gradient, None if active.all() else active)
+        new, step = self._step(layout, old, gradient, None if active.all() else active)
 
         rate = ops.cast(learning_rate, "float32")
         moves = layout.unflatten(rate * step.update)

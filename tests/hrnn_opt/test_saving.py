@@ -1,7 +1,10 @@
 """A saved optimizer is the same optimizer."""
 
+import io
 import json
+import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -110,6 +113,16 @@ def test_a_loaded_model_resumes_to_the_same_numbers(tmp_path, arguments, steps):
     train_on(loaded, 3, steps)
     assert_equal(values(loaded.weights), values(network.weights))
     assert_equal(values(loaded.optimizer.variables), values(network.optimizer.variables))
+
+
+def test_a_file_holds_each_variable_once(tmp_path):
+    network = model(optimizer=optimizer())
+    train_on(network, 1)
+    network.save(tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        content = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
+    assert list(content["optimizer"]) == ["vars"]
+    assert len(content["optimizer/vars"]) == len(network.optimizer.variables)
 
 
 def test_inside_a_loss_scale_optimizer(tmp_path):
