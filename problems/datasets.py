@@ -229,6 +229,37 @@ class Digits(Labelled):
 
 @register
 @dataclasses.dataclass(frozen=True, repr=False)
+class Pixels(Labelled):
+    """Another data set seen as pictures are: not negative, mostly 0, and never on in some places.
+
+    Feature f becomes max(x_f / std(x) - t_f, 0) with t_f ~ U(-1, 3), so that features range from
+    always on to never on. Weights behind the latter get a gradient of exactly 0.
+
+    Args:
+        inner: the data set.
+    """
+
+    inner: Labelled
+
+    def check(self) -> None:
+        super().check()
+        self.require(isinstance(self.inner, Labelled), "inner", "a labelled data set")
+
+    def check_sizes(self, samples: int, features: int, classes: int) -> None:
+        self.inner.check_sizes(samples, features, classes)
+
+    def draw_clean(
+        self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
+    ) -> Data:
+        inner_key, threshold_key = jax.random.split(key)
+        data, labels = self.inner.draw_clean(
+            inner_key, numbers["inner"], samples, features, classes)
+        threshold = jax.random.uniform(threshold_key, (features,), minval=-1.0, maxval=3.0)
+        return jax.nn.relu(data / (jnp.std(data) + 1e-6) - threshold), labels
+
+
+@register
+@dataclasses.dataclass(frozen=True, repr=False)
 class NoisyParity(Dataset):
     """Rows of ids, labelled by the parity of their sum, flipped with probability `flip`.
 

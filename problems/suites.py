@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from problems.broad import broad
 from problems.chains import DependencyChain, MinMaxWell, OutwardSnake
 from problems.convnet import ConvNet
-from problems.datasets import Clusters, Digits, RandomMLP, Teacher
+from problems.datasets import Clusters, Digits, Pixels, RandomMLP, Teacher
 from problems.directions import ProjectionQuadratic, SumOfQuadratics
 from problems.embeddings import OneHotSparseSoftmaxRegression, SparseSoftmaxRegression
 from problems.functions_2d import (
@@ -371,13 +371,13 @@ def streams() -> Suite:
     loss is bound by the noise of the minibatches, and the step size must come down to it."""
     large = {"samples": 4096, "objective_samples": 256, "l2": 0.0, "init_decades": 0.25}
     digits = {**large, "samples": 1536, "data": Digits(scale_decades=0.5)}
-    noisy = Clusters(sep=1.0, label_noise=0.1, scale_decades=0.5)
+    noisy = Pixels(Clusters(sep=1.0), label_noise=0.1, scale_decades=0.5)
+    pixels = Pixels(Clusters(sep=1.0), scale_decades=0.5)
     networks = [
         FullyConnected(
-            32, 10, (64,), "relu", data=Teacher(scale_decades=0.5), batch_size=64, init="paper",
-            **large),
+            64, 10, (64,), "relu", data=pixels, batch_size=64, init="paper", **large),
         FullyConnected(
-            64, 10, (32,), "sigmoid", data=Clusters(scale_decades=0.5), batch_size=32, **large),
+            96, 10, (32,), "sigmoid", data=pixels, batch_size=32, **large),
         FullyConnected(
             24, 5, (32, 32), "tanh", data=Teacher(scale_decades=0.5), batch_size=128,
             init="glorot", **large),
