@@ -86,9 +86,7 @@ def _config(arrays: Mapping[str, np.ndarray], lookahead: bool) -> HierarchicalRN
 
 def _find(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     found = [key for key in arrays if key == name or key.endswith("/" + name)]
-    # "Layer1_RNN/Affine/..." also ends names of other scopes' variables: the shortest is its own.
-    found.sort(key=len)
-    if not found or (len(found) > 1 and len(found[0]) == len(found[1])):
+    if len(found) != 1:
         raise ValueError(
             f"`arrays` must have one variable named {name!r}, got {found or 'none'}.")
     return np.asarray(arrays[found[0]])
