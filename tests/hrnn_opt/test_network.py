@@ -117,6 +117,16 @@ def test_the_step_is_that_of_a_plain_program(switches):
                 numpy(ours_k).reshape(-1), tensor["eta_bar"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("step_size, bound", [("learned", 33.0), ("normalized", 6.0)])
+def test_the_log_learning_rate_is_clipped(step_size, bound):
+    pretrained = weights(step_size=step_size)
+    rates = [np.linspace(-bound - 2, bound + 2, n) for n in SIZES]
+    ours, _ = run(network(step_size=step_size), GRADIENTS[:2], rates=rates)
+    reference = Reference(pretrained.arrays, pretrained.config, SIZES, rates)
+    for a, grads in zip(ours, GRADIENTS):
+        assert_close(a, [update for update, _ in reference.step(grads)], 2e-5)
+
+
 @pytest.mark.parametrize("lanes", [1, 4, 64])
 def test_the_number_of_lanes_does_not_matter(lanes):
     expected, _ = run(network(lookahead=True), GRADIENTS)
