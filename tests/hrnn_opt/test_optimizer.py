@@ -60,8 +60,8 @@ def test_the_variables_move_as_the_reference_says(lookahead):
 @pytest.mark.skipif("default" not in shipped(), reason="no weights are shipped yet")
 def test_the_default_optimizer_trains():
     network = model(optimizer=HierarchicalLOpt())
-    losses = fit(network, epochs=10)["loss"]
-    assert losses[-1] < 0.8 * losses[0]
+    losses = fit(network, epochs=40)["loss"]
+    assert losses[-1] < 0.7 * losses[0]
 
 
 @pytest.mark.skipif("default" in shipped(), reason="weights are shipped")
