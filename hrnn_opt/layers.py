@@ -18,10 +18,22 @@ Initializer = Callable[..., Any]
 
 def affine(kernel: Any, x: Any, bias: Any | None = None) -> Any:
     """`kernel^T x + bias` over the first axis: (n, m), (n, ...) and (m,) give (m, ...)."""
-    y = ops.tensordot(ops.transpose(kernel), x, axes=1)
-    if bias is None:
-        return y
-    return y + ops.reshape(bias, (-1,) + (1,) * (len(y.shape) - 1))
+    shape = tuple(x.shape)
+    y = _product(ops.convert_to_tensor(kernel), ops.reshape(x, (shape[0], -1)))
+    if bias is not None:
+        y = y + ops.expand_dims(bias, -1)
+    return ops.reshape(y, (-1, *shape[1:]))
+
+
+@ops.custom_gradient
+def _product(kernel: Any, x: Any) -> Any:
+    """(n, m) and (n, N): (m, N). The derivative is written out to keep features in front: the one
+    that XLA is handed by autodiff has them last, and transposes N x n matrices back and forth."""
+
+    def backward(upstream: Any) -> tuple[Any, Any]:
+        return ops.einsum("nN,mN->nm", x, upstream), ops.matmul(kernel, upstream)
+
+    return ops.matmul(ops.transpose(kernel), x), backward
 
 
 class BiasGRU(keras.layers.Layer):
@@ -70,13 +82,13 @@ class BiasGRU(keras.layers.Layer):
         m, n = self.units, self.inputs
         gates, candidate = ops.convert_to_tensor(self.gates_kernel), ops.convert_to_tensor(
             self.candidate_kernel)
-        # What x contributes to all three is one product.
-        from_x = affine(
-            ops.concatenate([gates[:n], candidate[:n]], axis=1), x,
-            ops.concatenate([self.gates_bias, self.candidate_bias]),
-        )
+        # Summed first: the derivative of each wide sum is a reduction over all parameters.
+        bias = ops.concatenate([self.gates_bias, self.candidate_bias])
+        bias = ops.reshape(bias, (-1,) + (1,) * (len(hidden.shape) - 1))
         if injected is not None:
-            from_x = from_x + injected
+            bias = bias + injected
+        # What x contributes to all three is one product.
+        from_x = affine(ops.concatenate([gates[:n], candidate[:n]], axis=1), x) + bias
         reset_update = ops.sigmoid(from_x[: 2 * m] + affine(gates[n:], hidden))
         reset, update = reset_update[:m], reset_update[m:]
         proposal = ops.tanh(from_x[2 * m :] + affine(candidate[n:], reset * hidden))

@@ -31,6 +31,8 @@ NORMALIZED_LOG_RATE_BOUND = 6.0
 # Squares of larger gradients overflow 32-bit floats.
 _LARGEST_GRADIENT = 1e18
 _MEAN_SQUARE_EPSILON = 1e-16
+# What is read from the Parameter RNN's hidden state, where the config has a use of it.
+_READ_OUTS = ("direction", "attention", "learning_rate", "input_decay", "scale_decay")
 
 
 class State(NamedTuple):
@@ -73,30 +75,43 @@ class Step(NamedTuple):
     attended_update: Any
 
 
-def _safe_sqrt(x: Any) -> Any:
-    """sqrt whose derivative at 0 is 0: the decays start there, and inf times 0 is NaN."""
-    positive = x > 0
-    return ops.where(positive, ops.sqrt(ops.where(positive, x, ops.ones_like(x))),
-                     ops.zeros_like(x))
+def _roots(x: Any, count: int) -> Any:
+    """(count, ...): x, its square root, the square root of that and so on."""
+
+    @ops.custom_gradient
+    def roots(x: Any) -> Any:
+        powers = [x]
+        for _ in range(count - 1):
+            powers.append(ops.sqrt(powers[-1]))
+
+        def backward(upstream: Any) -> Any:
+            # d x^p / dx = p x^p / x. It is 0 at 0, where decays start: inf times 0 would be NaN.
+            above_zero = x > 1e-30
+            total = sum(0.5**s * upstream[s] * power for s, power in enumerate(powers))
+            return ops.where(above_zero, total / ops.where(above_zero, x, 1.0), 0.0)
+
+        return ops.stack(powers), backward
+
+    return roots(x)
 
 
+@ops.custom_gradient
 def _asinh(x: Any) -> Any:
     """asinh with two slow operations fewer than the backends' own, which XLA spends a third of the
-    step on. Exact to rounding up to |x| = 1e9, where it stays; its derivative at 0 is 1."""
+    step on. Exact to rounding up to |x| = 1e9, where it stays."""
     sign = ops.where(x < 0, -1.0, 1.0)
     size = ops.minimum(sign * x, 1e9)
     square = size * size
-    return sign * ops.log1p(size + square / (1.0 + ops.sqrt(1.0 + square)))
+
+    def backward(upstream: Any) -> Any:
+        return upstream * ops.rsqrt(1.0 + square)
+
+    return sign * ops.log1p(size + square / (1.0 + ops.sqrt(1.0 + square))), backward
 
 
 def _straight_through_clip(x: Any, bound: float) -> Any:
     """Clip to +-bound with the gradient of the identity."""
     return x + ops.stop_gradient(ops.clip(x, -bound, bound) - x)
-
-
-def _read_out(weights: Any, x: Any) -> Any:
-    """(F,) weights times (F, ...) features: (...)."""
-    return ops.tensordot(weights, x, axes=1)
 
 
 @keras.saving.register_keras_serializable(package="hrnn_opt")
@@ -288,20 +303,21 @@ class HierarchicalRNN(keras.layers.Layer):
         hidden = self.parameter_rnn(x, state.hidden, self._parameter_bias(layout, state))
         tensor_hidden, global_hidden = self._upper_levels(layout, state, hidden, x, active)
 
-        direction = self._direction(hidden, scaled, "direction")
-        log_rate, log_learning_rate = self._learning_rate(state, hidden)
-        update = self._sized(layout, direction, log_rate, hidden, "update")
+        read = self._read_outs(hidden)
+        log_rate, log_learning_rate = self._learning_rate(state, read)
+        update = self._sized(
+            layout, self._direction(read, scaled, "direction"), log_rate, "update")
         attended_update = None
         if config.lookahead:
             attended_update = self._sized(
-                layout, self._direction(hidden, scaled, "attention"), log_rate, hidden, "attention")
+                layout, self._direction(read, scaled, "attention"), log_rate, "attention")
 
         new_state = State(
             hidden=hidden,
             averages=averages,
             mean_squares=mean_squares,
-            input_decay=self._input_decay(state, hidden),
-            scale_decay=self._scale_decay(state, hidden),
+            input_decay=self._input_decay(state, read),
+            scale_decay=self._scale_decay(state, read),
             log_learning_rate=log_learning_rate,
             tensor_hidden=tensor_hidden,
             global_hidden=global_hidden,
@@ -323,16 +339,18 @@ class HierarchicalRNN(keras.layers.Layer):
         if self.config.time_scales == 1:
             new_averages, averages = None, ops.expand_dims(gradient, 0)
         else:
-            decays = [state.input_decay]
-            for _ in range(self.config.time_scales - 1):
-                decays.append(_safe_sqrt(decays[-1]))
-            decay = ops.stack(decays)
-            averages = new_averages = (1.0 - decay) * gradient + decay * state.averages
-        mean_squares = (1.0 - state.scale_decay) * (
-            ops.square(averages) + 1e-12
-        ) + state.scale_decay * state.mean_squares
+            decay = _roots(state.input_decay, self.config.time_scales)
+            averages = new_averages = (
+                (1.0 - decay) * self._for_scales(gradient) + decay * state.averages)
+        kept = self._for_scales(state.scale_decay)
+        mean_squares = (1.0 - kept) * (ops.square(averages) + 1e-12) + kept * state.mean_squares
         scaled = _asinh(averages * ops.rsqrt(mean_squares + _MEAN_SQUARE_EPSILON))
         return new_averages, mean_squares, scaled
+
+    def _for_scales(self, x: Any) -> Any:
+        """(S, ...): a copy for each scale. Broadcasting would do, were it not for its derivative:
+        a reduction over the first axis is much slower than this one's few additions."""
+        return ops.stack([x] * self.config.time_scales)
 
     def _inputs(self, layout: Layout, state: State, scaled: Any, mean_squares: Any) -> Any:
         """(F, ..., B, L) inputs of the Parameter RNN (3.3.2 to 3.3.5), F = `config.inputs`."""
@@ -409,19 +427,25 @@ class HierarchicalRNN(keras.layers.Layer):
             keep(active_Bx1, attended_update, ops.zeros_like(update)),
         )
 
-    def _direction(self, hidden: Any, scaled: Any, name: str) -> Any:
-        """(..., B, L) direction: a read-out of the hidden state plus the shortcut (3.3.4)."""
-        direction = _read_out(getattr(self, f"{name}_weights"), hidden)
-        if self.config.gradient_shortcut:
-            direction = direction + _read_out(getattr(self, f"{name}_shortcut"), scaled)
-        return direction
+    def _read_outs(self, hidden: Any) -> dict[str, Any]:
+        """(..., B, L) each: everything that is read from the new hidden state, in one product."""
+        names = [name for name in _READ_OUTS if hasattr(self, f"{name}_weights")]
+        weights = ops.stack([getattr(self, f"{name}_weights") for name in names], axis=1)
+        return dict(zip(names, ops.unstack(affine(weights, hidden), len(names))))
 
-    def _learning_rate(self, state: State, hidden: Any) -> tuple[Any, Any]:
+    def _direction(self, read: dict[str, Any], scaled: Any, name: str) -> Any:
+        """(..., B, L) direction: a read-out of the hidden state plus the shortcut (3.3.4)."""
+        if not self.config.gradient_shortcut:
+            return read[name]
+        shortcut = ops.expand_dims(getattr(self, f"{name}_shortcut"), 1)
+        return read[name] + affine(shortcut, scaled)[0]
+
+    def _learning_rate(self, state: State, read: dict[str, Any]) -> tuple[Any, Any]:
         """(..., B, L) log learning rate of this step, and its running mean (3.3.4).
 
         eta = clip(eta_bar + w_eta . h + c_eta), eta_bar <- gamma eta_bar + (1 - gamma) eta.
         """
-        change = _read_out(self.learning_rate_weights, hidden) + self.learning_rate_bias
+        change = read["learning_rate"] + self.learning_rate_bias
         if not self.config.keeps_log_learning_rate:
             return change, None
         bound = (NORMALIZED_LOG_RATE_BOUND if self.config.step_size == "normalized"
@@ -430,7 +454,7 @@ class HierarchicalRNN(keras.layers.Layer):
         momentum = ops.sigmoid(self.learning_rate_momentum_logit)
         return log_rate, momentum * state.log_learning_rate + (1.0 - momentum) * log_rate
 
-    def _sized(self, layout: Layout, direction: Any, log_rate: Any, hidden: Any, name: str) -> Any:
+    def _sized(self, layout: Layout, direction: Any, log_rate: Any, name: str) -> Any:
         """(..., B, L) update: the direction at its step size.
 
         learned: exp(eta + c_step) d / RMS(d) (the attended location has no offset);
@@ -449,17 +473,17 @@ class HierarchicalRNN(keras.layers.Layer):
         mean_square = layout.tensor_mean(ops.expand_dims(ops.square(direction), 0))
         return direction * layout.to_lanes(ops.rsqrt(mean_square + 1e-16))[0]
 
-    def _input_decay(self, state: State, hidden: Any) -> Any:
+    def _input_decay(self, state: State, read: dict[str, Any]) -> Any:
         if self.config.time_scales == 1:
             return None
         if not self.config.learnable_input_decay:
             return ops.full_like(state.input_decay, CONSTANT_INPUT_DECAY)
-        return ops.sigmoid(_read_out(self.input_decay_weights, hidden) + self.input_decay_bias)
+        return ops.sigmoid(read["input_decay"] + self.input_decay_bias)
 
-    def _scale_decay(self, state: State, hidden: Any) -> Any:
+    def _scale_decay(self, state: State, read: dict[str, Any]) -> Any:
         if not self.config.learnable_scale_decay:
             return ops.full_like(state.scale_decay, CONSTANT_SCALE_DECAY)
-        return ops.sigmoid(_read_out(self.scale_decay_weights, hidden) + self.scale_decay_bias)
+        return ops.sigmoid(read["scale_decay"] + self.scale_decay_bias)
 
     # The same, as functions of the meta-parameters.
 

@@ -111,7 +111,11 @@ def main(argv: list[str]) -> int:
 
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(FLAGS.out).parent / ".jax_cache"))
     jax.config.update("jax_compilation_cache_dir", cache)
-    if FLAGS.coordinator:
+    from train.devices import use_every_core
+
+    if not FLAGS.coordinator:
+        use_every_core(config.members)
+    else:
         jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
     from train import run
 
