@@ -18,6 +18,7 @@ from typing import Any
 from absl import flags
 
 from eval import cli
+from train.machine import use_every_core, use_large_pages
 
 OPTIONS = flags.FlagValues()
 flags.DEFINE_integer("unroll", 100, "Inner steps in a truncation.", flag_values=OPTIONS)
@@ -86,7 +87,7 @@ def meta_throughput(case: str, unroll: int, repeats: int, objective_every: int) 
         if name == "tbptt":
             result["compile_seconds"] = time.perf_counter() - started
 
-        def truncation(estimator=estimator) -> Any:
+        def truncation(estimator=estimator, meta=meta) -> Any:
             nonlocal state
             estimate, state = estimator.estimate(meta, state, jax.random.key(1), 1)
             return estimate
@@ -106,8 +107,7 @@ def meta_throughput(case: str, unroll: int, repeats: int, objective_every: int) 
 def main(argv: list[str]) -> int:
     if argv[1:] != ["meta"]:
         raise cli.UsageError(f"benchmark takes one of: meta; got {' '.join(argv[1:]) or 'nothing'}")
-    from train.devices import use_every_core
-
+    use_large_pages("eval")
     use_every_core(math.gcd(*(members for members, _ in TASKS.values())))
     report = {}
     for case in TASKS:

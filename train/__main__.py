@@ -19,6 +19,7 @@ from pathlib import Path
 from absl import app, flags
 
 from train.config import TrainConfig
+from train.machine import use_every_core, use_large_pages
 
 FLAGS = flags.FLAGS
 
@@ -111,8 +112,6 @@ def main(argv: list[str]) -> int:
 
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(FLAGS.out).parent / ".jax_cache"))
     jax.config.update("jax_compilation_cache_dir", cache)
-    from train.devices import use_every_core
-
     if not FLAGS.coordinator:
         use_every_core(config.members)
     else:
@@ -141,5 +140,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    use_large_pages("train")
     _define_config_flags()
     app.run(lambda argv: sys.exit(main(argv)))

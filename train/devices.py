@@ -6,8 +6,6 @@ the same, and the compiler puts in the sums over devices.
 
 from __future__ import annotations
 
-import math
-import os
 from typing import Any
 
 import jax
@@ -57,23 +55,6 @@ class Devices:
         if jax.process_count() == 1:
             return tree
         return multihost_utils.process_allgather(tree, tiled=True)
-
-
-def use_every_core(members: int) -> None:
-    """Make every core of the CPU a device of one thread; call it before JAX computes anything.
-
-    Cores that work on members of their own need not wait for each other, where a core shared out
-    within each operation does, thousands of times a second. Without effect on other devices.
-
-    Args:
-        members: of the training run; as many devices are made as share them evenly.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    given = os.environ.get("XLA_FLAGS", "")
-    if "host_platform_device_count" in given:
-        return
-    os.environ["XLA_FLAGS"] = f"{given} --xla_cpu_multi_thread_eigen=false"
-    jax.config.update("jax_num_cpu_devices", math.gcd(members, cores or 1))
 
 
 def writes() -> bool:
