@@ -14,7 +14,6 @@ import json
 import numbers
 import os
 import struct
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import safetensors.numpy
 from keras import ops
 
 from hrnn_opt.config import HierarchicalRNNConfig
+from hrnn_opt.files import write_atomic
 from hrnn_opt.network import HierarchicalRNN
 from hrnn_opt.schedules import InverseSquareRootDecay
 
@@ -162,18 +162,8 @@ class Pretrained:
             raise ValueError(f"`weights` from {source} are not usable: {error}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a weights file: to a temporary file first, then renamed, so never by halves."""
-        content = self.to_bytes()
-        path = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        """Write a weights file, never by halves."""
+        write_atomic(Path(path), self.to_bytes())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Pretrained:

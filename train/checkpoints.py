@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from hrnn_opt.files import write_atomic
 from train.config import TrainConfig
 
 _PREFIX = "checkpoint-"
@@ -22,21 +21,6 @@ _PREFIX = "checkpoint-"
 
 class DamagedError(ValueError):
     """A checkpoint file that cannot be read whole."""
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write to a temporary file, flush it to disk, rename: the path never holds half a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> str:

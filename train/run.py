@@ -12,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from hrnn_opt.events import ScalarWriter
+from hrnn_opt.files import write_atomic
 from train import validation
-from train.checkpoints import write_atomic
 from train.config import TrainConfig
 from train.devices import writes
 from train.trainer import StepReport, Trainer

@@ -77,20 +77,6 @@ def test_another_configuration_is_refused_by_name(tmp_path):
         checkpoints.restore(tmp_path, _like, other)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    checkpoints.write_atomic(path, b"old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        checkpoints.write_atomic(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def _command(out, cache, *more):
     network = json.dumps(dict(
         parameter_units=2, tensor_units=2, global_units=0, time_scales=2))
