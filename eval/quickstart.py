@@ -23,7 +23,7 @@ from sklearn.model_selection import train_test_split
 from eval import cli
 from eval.data import Data
 from hrnn_opt import HierarchicalLOpt, SwapLookahead
-from hrnn_opt.events import ScalarWriter
+from hrnn_opt.events import EventWriter
 from hrnn_opt.weights import shipped
 
 OPTIONS = flags.FlagValues()
@@ -78,7 +78,7 @@ class _Watch(keras.callbacks.Callback):
     def __init__(self, name: str, logs: Path, total: int) -> None:
         super().__init__()
         self.bar = tqdm.tqdm(total=total, desc=f"{name:>16}", unit="step")
-        self.writer = ScalarWriter(logs)
+        self.writer = EventWriter(logs)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self.bar.update()
@@ -107,7 +107,7 @@ def train(optimizer: keras.optimizers.Optimizer, data: Data, *, epochs: int, see
     )
     steps = epochs * -(-len(data.y_train) // BATCH_SIZE)
     callbacks: list[keras.callbacks.Callback] = [_Watch(name, logs / name, steps)]
-    if getattr(optimizer, "lookahead", False):
+    if getattr(optimizer, "attends", False):
         callbacks.append(SwapLookahead())
     began = time.perf_counter()
     history = model.fit(

@@ -27,7 +27,9 @@ flags.DEFINE_string("out", "runs/train", "Folder of the run.")
 flags.DEFINE_bool("resume", False, "Go on from the newest checkpoint in --out.")
 flags.DEFINE_float("minutes", 0.0, "Stop after so many minutes of this process; 0 for no limit.")
 flags.DEFINE_float("checkpoint_minutes", 2.0, "Minutes between checkpoints.")
-flags.DEFINE_integer("validate_every", 100, "Meta-steps between validations; 0 for none.")
+flags.DEFINE_integer(
+    "validate_every", 100,
+    "Meta-steps between validations, each with histograms for TensorBoard; 0 for none.")
 flags.DEFINE_bool("dry_run", False, "Print what would run and how long compiling takes, and stop.")
 flags.DEFINE_string(
     "coordinator", "", "HOST:PORT of process 0, for a run on several processes: each is started "

@@ -25,7 +25,7 @@ class Estimate(NamedTuple):
 
     Attributes:
         gradients: by name, (G, ...): one meta-gradient for each member.
-        losses: (G, M) meta-objective of each run in this truncation.
+        losses: (G, M) meta-objective in this truncation, in the order of the estimator's `runs`.
     """
 
     gradients: Meta
@@ -89,6 +89,10 @@ class Estimator(abc.ABC):
         """The state with new runs in place of those that have ended."""
 
     @abc.abstractmethod
+    def runs(self, state: Any) -> list[Tasks]:
+        """The runs of a state; of an antithetic pair one."""
+
+    @abc.abstractmethod
     def estimate(
         self, meta: Meta, state: Any, key: jax.Array, segments: int
     ) -> tuple[Estimate, Any]:
@@ -117,6 +121,9 @@ class _OneSided(Estimator):
 
     def _renewed(self, state: Tasks, key: jax.Array) -> Tasks:
         return self._renew(state, key)
+
+    def runs(self, state: Tasks) -> list[Tasks]:
+        return [state]
 
 
 class TBPTT(_OneSided):
@@ -286,6 +293,9 @@ class PES(_Evolution):
 
         return PESState(up, down, jax.tree.map(forget, state.total))
 
+    def runs(self, state: PESState) -> list[Tasks]:
+        return [state.up]
+
     def _estimate(self, meta, state, key, segments):
         scale = self.config.perturbation
 
@@ -322,12 +332,16 @@ class Mix(Estimator):
         return tuple(
             part._renewed(s, k) for part, s, k in zip(self.parts, state, jax.random.split(key)))
 
+    def runs(self, state: tuple[Any, ...]) -> list[Tasks]:
+        return [tasks for part, s in zip(self.parts, state) for tasks in part.runs(s)]
+
     def estimate(self, meta, state, key, segments):
         (a, first), (b, second) = (
             part.estimate(meta, s, k, segments)
             for part, s, k in zip(self.parts, state, jax.random.split(key)))
         gradients = jax.tree.map(inverse_variance_mean, a.gradients, b.gradients)
-        return Estimate(gradients, (a.losses + b.losses) / 2), (first, second)
+        losses = jnp.concatenate([a.losses, b.losses], axis=1)
+        return Estimate(gradients, losses), (first, second)
 
     def compile(self, meta):
         for part in self.parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -11,56 +12,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from hrnn_opt.events import ScalarWriter
 from hrnn_opt.files import write_atomic
 from train import validation
 from train.config import TrainConfig
 from train.devices import writes
+from train.log import Log
 from train.trainer import StepReport, Trainer
-
-
-class _Log:
-    """`log.jsonl`, a line for each meta-step, and TensorBoard's events; a resumed run takes off the
-    lines after its checkpoint. One of the processes writes them."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self._file = None
-        if not writes():
-            return
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = []
-        for line in lines:
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except (ValueError, KeyError):
-                break
-        write_atomic(path, "".join(f"{line}\n" for line in kept).encode())
-        self._file = path.open("a")
-        self._events = ScalarWriter(path.parent)
-
-    def add(self, record: dict) -> None:
-        if self._file:
-            self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
-            self._events.write(record["step"], _scalars(record))
-
-
-def _scalars(record: dict) -> dict[str, float]:
-    """What TensorBoard shows of a meta-step."""
-    scalars = {f"meta-objective/{name}": loss for name, loss in record["losses"].items()}
-    scalars |= {
-        "meta-gradient/norm": record["gradient_norm"],
-        "meta-gradient/share of members clipped": record["clipped"],
-        "meta-gradient/share of entries not finite": record["bad"],
-        "throughput/million parameter-steps a second":
-            record["parameter_steps"] / record["seconds"],
-        "throughput/inner steps a second": record["inner_steps"] / record["seconds"],
-    }
-    for name in ("score", "curve", "end"):
-        if "validation" in record:
-            scalars[f"validation/{name}"] = record["validation"][name]
-    return scalars
 
 
 def run(
@@ -75,7 +32,8 @@ def run(
         resume: go on from the newest checkpoint in it.
         until: asked before each meta-step.
         checkpoint_seconds: time between checkpoints.
-        validate_every: meta-steps between validations; 0 for none.
+        validate_every: meta-steps between validations, and between TensorBoard's histograms of the
+            optimizer's states; 0 for none.
 
     Raises:
         ValueError: if the folder holds a run already and `resume` is off, or another one and it
@@ -90,7 +48,7 @@ def run(
         best = json.loads((out / "best.json").read_text())["score"]
     if writes():
         write_atomic(out / "config.json", config.to_json().encode())
-    log = _Log(out / "log.jsonl", trainer.step)
+    log = Log(out, trainer.step) if writes() else None
     bar = tqdm(total=config.steps, initial=trainer.step, unit="step", file=sys.stderr,
                mininterval=2.0, disable=not writes())
     checked = time.monotonic()
@@ -98,9 +56,10 @@ def run(
     validator = validation.Validator(config, trainer.network) if validate_every else None
     while trainer.step < config.steps and not until():
         report = trainer.run_step()
-        record = _record(report)
+        record, states = dataclasses.asdict(report), {}
         if validator and report.step % validate_every == 0:
             record["validation"] = validator(trainer.average)
+            states = trainer.optimizer_states()
             if record["validation"]["score"] < best:
                 best = record["validation"]["score"]
                 if writes():
@@ -109,7 +68,8 @@ def run(
                         {"step": report.step, **record["validation"]}).encode())
             tqdm.write(f"step {report.step}: validation {json.dumps(record['validation'])}",
                        file=sys.stderr)
-        log.add(record)
+        if log:
+            log.add(record, states)
         _progress(bar, report, smooth)
         if time.monotonic() - checked > checkpoint_seconds:
             _save(trainer, out)
@@ -123,19 +83,6 @@ def _save(trainer: Trainer, out: Path) -> None:
     trainer.save(out)
     if writes():
         trainer.weights_file().save(out / "last.safetensors")
-
-
-def _record(report: StepReport) -> dict:
-    return {
-        "step": report.step,
-        "losses": report.losses,
-        "gradient_norm": report.gradient_norm,
-        "clipped": report.clipped,
-        "bad": report.bad,
-        "inner_steps": report.inner_steps,
-        "parameter_steps": report.parameter_steps,
-        "seconds": report.seconds,
-    }
 
 
 def _progress(bar: tqdm, report: StepReport, smooth: dict) -> None:

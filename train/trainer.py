@@ -17,8 +17,11 @@ from hrnn_opt.weights import Pretrained
 from train import checkpoints, estimators, suites
 from train.config import TrainConfig
 from train.devices import Devices, writes
-from train.meta_optimizer import clean, meta_optimizer
+from train.meta_optimizer import CleanGradient, clean, meta_optimizer
 from train.tasks import Meta
+
+# Thirds of the length of a run.
+PHASES = ("early", "middle", "late")
 
 
 @dataclasses.dataclass
@@ -28,7 +31,8 @@ class StepReport:
     Attributes:
         step: its number, from 1.
         losses: meta-objective by family.
-        phases: mean share of their runs that the tasks had behind them, by family.
+        phases: meta-objective by family and phase: of the runs that were in each third of their
+            length when the truncation began. Phases without runs are left out.
         gradient_norm: norm of the members' gradients, mean.
         clipped, bad: shares of clipped members and of entries that are not finite.
         inner_steps, parameter_steps: taken in it, in millions of parameters for the latter.
@@ -37,6 +41,7 @@ class StepReport:
 
     step: int
     losses: dict[str, float]
+    phases: dict[str, dict[str, float]]
     gradient_norm: float
     clipped: float
     bad: float
@@ -73,9 +78,9 @@ class Trainer:
         self.optimizer_state = self.devices.replicate(self.optimizer.init(self.meta))
         self.step = 0
         self.states: list[Any | None] = [None] * len(self.families)
-        self._clean = jax.jit(
-            lambda estimate: (clean(estimate.gradients, config), jnp.mean(estimate.losses)),
-            out_shardings=self.devices.everywhere)
+        self._clean = jax.jit(self._cleaned, out_shardings=self.devices.everywhere)
+        self._progress = jax.jit(lambda runs: jnp.concatenate(
+            [tasks.step / tasks.horizon for tasks in runs], axis=1))
         self._update = jax.jit(self._updated)
 
     def _initial_network(self) -> HierarchicalRNN:
@@ -87,6 +92,13 @@ class Trainer:
                 f"`initial_weights` must have the config {self.config.network_config}, got "
                 f"{pretrained.config}.")
         return pretrained.network()
+
+    def _cleaned(
+        self, estimate: estimators.Estimate, progress: jax.Array
+    ) -> tuple[CleanGradient, jax.Array, jax.Array]:
+        """The gradient, the mean meta-objective, and its mean by phase."""
+        return (clean(estimate.gradients, self.config), jnp.mean(estimate.losses),
+                by_phase(estimate.losses, progress))
 
     def _updated(
         self, meta: Meta, average: Meta, state: Any, gradients: list[Meta], step: jax.Array
@@ -122,10 +134,9 @@ class Trainer:
         """One meta-step."""
         started = time.perf_counter()
         segments = self._segments()
-        cleaned, losses = [], {}
+        cleaned, losses, phases = [], {}, {}
         for index in self._drawn():
-            estimate = self._run_family(index, segments)
-            result, losses[index] = self._clean(estimate)
+            result, losses[index], phases[index] = self._clean(*self._run_family(index, segments))
             cleaned.append(result)
         self.meta, self.average, self.optimizer_state = self._update(
             self.meta, self.average, self.optimizer_state,
@@ -135,6 +146,9 @@ class Trainer:
         return StepReport(
             step=self.step,
             losses={self.families[i].name: float(loss) for i, loss in losses.items()},
+            phases={self.families[i].name: {
+                phase: float(loss) for phase, loss in zip(PHASES, by) if np.isfinite(loss)
+            } for i, by in phases.items()},
             gradient_norm=float(np.mean([np.mean(c.norms) for c in cleaned])),
             clipped=float(np.mean([c.clipped for c in cleaned])),
             bad=float(np.mean([c.bad for c in cleaned])),
@@ -143,16 +157,40 @@ class Trainer:
             seconds=time.perf_counter() - started,
         )
 
-    def _run_family(self, index: int, segments: int) -> estimators.Estimate:
-        """One truncation of a family's runs."""
+    def _run_family(self, index: int, segments: int) -> tuple[estimators.Estimate, jax.Array]:
+        """One truncation of a family's runs, and the (G, M) shares of their lengths that they had
+        behind them before it."""
         estimator, state = self.estimators[index], self.states[index]
         if state is None:
             state = estimator.init(self._key(1, index), self.meta)
         elif estimator.ended(state):
             state = estimator.renew(state, self._key(3, index, self.step))
+        progress = self._progress(estimator.runs(state))
         estimate, self.states[index] = estimator.estimate(
             self.meta, state, self._key(2, index, self.step), segments)
-        return estimate
+        return estimate, progress
+
+    def optimizer_states(self) -> dict[str, np.ndarray]:
+        """What the learned optimizer has decided for every parameter of all runs that there are.
+
+        Returns:
+            By `quantity/family`, (N,) log learning rates, or decays from 0 to 1.
+        """
+        found = {}
+        for family, estimator, state in zip(self.families, self.estimators, self.states):
+            if state is None:
+                continue
+            layout = family.layout
+            # Every tensor is padded to whole blocks.
+            real = np.concatenate([
+                np.arange(-(-size // layout.lanes) * layout.lanes) < size for size in layout.sizes])
+            for quantity in ("log_learning_rate", "input_decay", "scale_decay"):
+                buffers = [getattr(tasks.state, quantity) for tasks in estimator.runs(state)]
+                if buffers[0] is not None:
+                    found[f"{quantity.replace('_', ' ')}/{family.name}"] = np.concatenate([
+                        np.reshape(buffer, (-1, real.size))[:, real].ravel()
+                        for buffer in self.devices.gather(buffers)])
+        return found
 
     # Saving.
 
@@ -206,6 +244,17 @@ class Trainer:
             self.network.config, arrays,
             initial_learning_rate=float(np.sqrt(low * high)),
             learning_rate=float(np.sqrt(rate_low * rate_high)))
+
+
+def by_phase(losses: jax.Array, progress: jax.Array) -> jax.Array:
+    """The mean loss in each of the `PHASES`; NaN where a phase has none.
+
+    Args:
+        losses: (G, M).
+        progress: (G, M) shares of the runs, from 0.
+    """
+    phase = jnp.minimum(jnp.floor(len(PHASES) * progress), len(PHASES) - 1)
+    return jnp.stack([jnp.mean(losses, where=phase == i) for i in range(len(PHASES))])
 
 
 def heavy_tailed_segments(rng: np.random.Generator, unroll: int) -> int:

@@ -10,7 +10,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_
 
 from eval import quickstart
 from eval.__main__ import main
-from hrnn_opt.events import ScalarWriter
+from hrnn_opt.events import EventWriter
 
 
 def scalars(folder):
@@ -29,7 +29,7 @@ def scalars(folder):
 
 
 def test_scalars_are_read_back(tmp_path):
-    writer = ScalarWriter(tmp_path / "run")
+    writer = EventWriter(tmp_path / "run")
     writer.write(1, {"loss": 2.0, "accuracy": 0.5})
     writer.write(2, {"loss": 1.0})
     writer.close()

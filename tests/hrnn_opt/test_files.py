@@ -34,7 +34,14 @@ def test_the_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
     calls = []
     for step in ("fsync", "replace"):
         real = getattr(os, step)
-        monkeypatch.setattr(
-            os, step, lambda *args, real=real, step=step: (calls.append(step), real(*args)))
+
+        def record(*arguments, real=real, step=step):
+            calls.append((step, *arguments))
+            real(*arguments)
+
+        monkeypatch.setattr(os, step, record)
     write_atomic(tmp_path / "file", b"content")
-    assert calls == ["fsync", "replace"]
+    (first, _), (second, temporary, _) = calls
+    assert (first, second) == ("fsync", "replace")
+    # Only within a folder is a rename sure to be atomic.
+    assert os.path.dirname(temporary) == str(tmp_path)
