@@ -14,10 +14,11 @@ from hrnn_opt.optimizer import HierarchicalLOpt
 class SwapLookahead(keras.callbacks.Callback):
     """Puts the true parameters into the model for evaluation, and the attended location back.
 
-    With lookahead the model's variables hold, between steps, the location at which the next
-    gradient is taken. This callback lets evaluation and prediction inside `fit` see the parameters
-    themselves. The end of training needs no callback: `fit` leaves the true parameters in the
-    model. To evaluate their moving average, use `keras.callbacks.SwapEMAWeights` in its place.
+    With lookahead, and with averaging, the model's variables hold, between steps, the location at
+    which the next gradient is taken. This callback lets evaluation and prediction inside `fit` see
+    the parameters themselves. The end of training needs no callback: `fit` leaves the true
+    parameters in the model. To evaluate their moving average, use `keras.callbacks.SwapEMAWeights`
+    in its place.
 
     Args:
         swap_on_epoch: also from the end of an epoch to the beginning of the next, so that callbacks
@@ -26,7 +27,7 @@ class SwapLookahead(keras.callbacks.Callback):
 
     Raises:
         ValueError: at the first swap, if the model's optimizer is no `HierarchicalLOpt` with
-            lookahead and has none inside.
+            lookahead or averaging and has none inside.
 
     Example:
 
@@ -48,11 +49,12 @@ class SwapLookahead(keras.callbacks.Callback):
         outer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         found = [
             optimizer for optimizer in getattr(outer, "optimizers", [outer])
-            if isinstance(optimizer, HierarchicalLOpt) and optimizer.lookahead
+            if isinstance(optimizer, HierarchicalLOpt) and optimizer.attends
         ]
         if not found:
             raise ValueError(
-                "`SwapLookahead` needs a model compiled with HierarchicalLOpt with lookahead, got "
+                "`SwapLookahead` needs a model compiled with HierarchicalLOpt with lookahead or "
+                "averaging, got "
                 f"{type(outer).__name__}.")
         return found
 

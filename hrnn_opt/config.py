@@ -25,6 +25,13 @@ class HierarchicalRNNConfig:
         step_size: `"learned"`, the paper's step of exp(log learning rate) times a direction of unit
             RMS (section 3.3.4); or `"normalized"`, where the whole update of a tensor has unit RMS
             and its size is the caller's `learning_rate`.
+        update_scale_decay: with `step_size="normalized"`, decay of the running mean square by which
+            a tensor's update is scaled; at least 0, below 1. 0 gives every single update unit RMS;
+            above, an update may be smaller than the ones before it.
+        averaging: share of the running average of all iterates in the location at which gradients
+            are taken; at least 0, below 1. The average is then what is trained (schedule-free
+            learning, Defazio et al. 2024): its noise falls without the learning rate falling. 0
+            for none. Not together with lookahead.
         dynamic_output_scale: off, the step is 2 sigmoid(read-out) times the raw direction, with no
             log learning rate kept. Only for `step_size="learned"`.
         learnable_input_decay: off, the momentum decay is the constant 0.89.
@@ -46,6 +53,8 @@ class HierarchicalRNNConfig:
     time_scales: int = 4
     lookahead: bool = False
     step_size: str = "learned"
+    update_scale_decay: float = 0.0
+    averaging: float = 0.0
     dynamic_output_scale: bool = True
     learnable_input_decay: bool = True
     learnable_scale_decay: bool = True
@@ -65,6 +74,9 @@ class HierarchicalRNNConfig:
             if field.type == "int":
                 check(field.name, isinstance(value, int) and not isinstance(value, bool),
                       "an integer")
+            elif field.type == "float":
+                check(field.name, isinstance(value, (int, float)) and not isinstance(value, bool)
+                      and 0 <= value < 1, "a number of at least 0 and below 1")
             elif field.type == "bool":
                 check(field.name, isinstance(value, bool), "True or False")
         check("parameter_units", 1 <= self.parameter_units <= 1024, "from 1 to 1024")
@@ -79,10 +91,22 @@ class HierarchicalRNNConfig:
                 "`global_units` must be 0 where `tensor_units` is 0 (the Global RNN reads the "
                 f"Tensor RNN), got {self.global_units}."
             )
+        if self.averaging and self.lookahead:
+            raise ValueError(
+                f"`averaging` must be 0 with lookahead, got {self.averaging!r}.")
+        if self.update_scale_decay and self.step_size != "normalized":
+            raise ValueError(
+                "`update_scale_decay` must be 0 unless step_size='normalized', got "
+                f"{self.update_scale_decay!r}.")
         if self.step_size == "normalized" and not self.dynamic_output_scale:
             raise ValueError(
                 "`dynamic_output_scale` must be True with step_size='normalized', got False."
             )
+
+    @property
+    def attends(self) -> bool:
+        """Whether gradients are taken elsewhere than at the parameters that are trained."""
+        return self.lookahead or self.averaging > 0
 
     @property
     def keeps_log_learning_rate(self) -> bool:

@@ -12,6 +12,7 @@ for any axes of models that are optimized side by side.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -31,6 +32,11 @@ NORMALIZED_LOG_RATE_BOUND = 6.0
 # Squares of larger gradients overflow 32-bit floats.
 _LARGEST_GRADIENT = 1e18
 _MEAN_SQUARE_EPSILON = 1e-16
+# Spread of the direction's and the decays' read-outs, and biases of the decays, before training.
+_PAPER_START = {"direction": 0.5, "read_out": 0.5, "input_decay": 2.2, "scale_decay": 3.2}
+# With averaging, momentum is the average's business: the start is close to the newest gradient over
+# its slow root mean square, which is known to train well, so that meta-training goes on from there.
+_AVERAGING_START = {"direction": 0.05, "read_out": 0.1, "input_decay": -1.0, "scale_decay": 4.6}
 # What is read from the Parameter RNN's hidden state, where the config has a use of it.
 _READ_OUTS = ("direction", "attention", "learning_rate", "input_decay", "scale_decay")
 
@@ -47,8 +53,11 @@ class State(NamedTuple):
         log_learning_rate: (..., B, L) running mean of the log learning rate.
         tensor_hidden: (T, ..., K) Tensor RNN.
         global_hidden: (G, ...) Global RNN.
-        true_parameters: (..., B, L) the parameters themselves, where lookahead keeps the model
-            elsewhere.
+        update_scale: (2, ..., K) running mean square of each tensor's updates before they are
+            scaled, and the sum of the weights in that mean.
+        steps: (...) steps taken; with averaging.
+        true_parameters: (..., B, L) the parameters themselves, where lookahead or averaging keeps
+            the model elsewhere.
     """
 
     hidden: Any
@@ -59,6 +68,8 @@ class State(NamedTuple):
     log_learning_rate: Any
     tensor_hidden: Any
     global_hidden: Any
+    update_scale: Any
+    steps: Any
     true_parameters: Any
 
 
@@ -69,10 +80,35 @@ class Step(NamedTuple):
         update: to be subtracted from the parameters.
         attended_update: to be subtracted from the OLD parameters for the location of the next
             gradient; None without lookahead.
+        averaging_weight: (...) of the new iterate in the average; None without averaging.
     """
 
     update: Any
     attended_update: Any
+    averaging_weight: Any = None
+
+
+def move_average(
+    averaging: float, true: Any, offset: Any, move: Any, weight: Any
+) -> tuple[Any, Any]:
+    """One step with averaging (schedule-free learning, Defazio et al. 2024, equations 3 to 5).
+
+    With z the fast iterate, x its average and y = (1 - averaging) z + averaging x the location of
+    gradients: z <- z - move, x <- x + weight (z - x).
+
+    Args:
+        averaging: of the config.
+        true, offset: x, and x - y.
+        move: how far z moves.
+        weight: of the new z in the average.
+
+    Returns:
+        The new x, and the new x - y.
+    """
+    share = 1.0 - averaging
+    fast = true - offset / share - move
+    true = true + weight * (fast - true)
+    return true, share * (true - fast)
 
 
 def _roots(x: Any, count: int) -> Any:
@@ -181,8 +217,12 @@ class HierarchicalRNN(keras.layers.Layer):
             self.global_to_tensor_bias = weight(
                 "global_to_tensor_bias", (3 * config.tensor_units,), "zeros")
 
-        direction = normal((units,))
+        start_values = _AVERAGING_START if config.averaging else _PAPER_START
+        read_out = start_values["read_out"]
+        direction = normal((units,), scale=start_values["direction"])
         shortcut = normal((config.time_scales,), scale=0.1, mean=0.25)
+        if config.averaging:
+            shortcut = np.eye(1, config.time_scales, dtype="float32")[0]
         self.direction_weights = weight(
             "direction_weights", (units,), lambda shape, dtype=None: direction)
         if config.gradient_shortcut:
@@ -196,13 +236,15 @@ class HierarchicalRNN(keras.layers.Layer):
                     "attention_shortcut", (config.time_scales,),
                     lambda shape, dtype=None: shortcut)
         if config.learnable_input_decay and config.time_scales > 1:
-            self.input_decay_weights = weight("input_decay_weights", (units,), normal)
+            self.input_decay_weights = weight(
+                "input_decay_weights", (units,), functools.partial(normal, scale=read_out))
             self.input_decay_bias = weight(
-                "input_decay_bias", (), keras.initializers.Constant(2.2))
+                "input_decay_bias", (), keras.initializers.Constant(start_values["input_decay"]))
         if config.learnable_scale_decay:
-            self.scale_decay_weights = weight("scale_decay_weights", (units,), normal)
+            self.scale_decay_weights = weight(
+                "scale_decay_weights", (units,), functools.partial(normal, scale=read_out))
             self.scale_decay_bias = weight(
-                "scale_decay_bias", (), keras.initializers.Constant(3.2))
+                "scale_decay_bias", (), keras.initializers.Constant(start_values["scale_decay"]))
         self.learning_rate_weights = weight("learning_rate_weights", (units,), "zeros")
         self.learning_rate_bias = weight("learning_rate_bias", (), "zeros")
         if config.keeps_log_learning_rate:
@@ -244,7 +286,8 @@ class HierarchicalRNN(keras.layers.Layer):
             layout: where the parameters lie.
             log_learning_rate: (..., B, L) initial log learning rates (zeros for
                 `step_size="normalized"`).
-            parameters: (..., B, L) start values of the parameters; needed with lookahead only.
+            parameters: (..., B, L) start values of the parameters; needed with lookahead or
+                averaging only.
 
         Returns:
             The state; every average and decay is 0, every RNN at its learned start vector.
@@ -274,8 +317,11 @@ class HierarchicalRNN(keras.layers.Layer):
             tensor_hidden=start("tensor_start", config.tensor_units,
                                 (*models, layout.tensors)),
             global_hidden=start("global_start", config.global_units, models),
+            update_scale=(
+                ops.zeros((2, *models, layout.tensors)) if config.update_scale_decay else None),
+            steps=ops.zeros(models) if config.averaging else None,
             true_parameters=(
-                ops.convert_to_tensor(parameters) if config.lookahead else None),
+                ops.convert_to_tensor(parameters) if config.attends else None),
         )
 
     # One step.
@@ -305,12 +351,13 @@ class HierarchicalRNN(keras.layers.Layer):
 
         read = self._read_outs(hidden)
         log_rate, log_learning_rate = self._learning_rate(state, read)
-        update = self._sized(
-            layout, self._direction(read, scaled, "direction"), log_rate, "update")
+        update, update_scale = self._sized(
+            layout, state, self._direction(read, scaled, "direction"), log_rate, "update")
         attended_update = None
         if config.lookahead:
-            attended_update = self._sized(
-                layout, self._direction(read, scaled, "attention"), log_rate, "attention")
+            attended_update, _ = self._sized(
+                layout, state, self._direction(read, scaled, "attention"), log_rate, "attention")
+        steps, weight = self._averaging(state)
 
         new_state = State(
             hidden=hidden,
@@ -321,12 +368,14 @@ class HierarchicalRNN(keras.layers.Layer):
             log_learning_rate=log_learning_rate,
             tensor_hidden=tensor_hidden,
             global_hidden=global_hidden,
+            update_scale=update_scale,
+            steps=steps,
             true_parameters=state.true_parameters,
         )
         if active is not None:
             new_state, update, attended_update = self._keep_inactive(
                 layout, active, state, new_state, update, attended_update)
-        return new_state, Step(update, attended_update)
+        return new_state, Step(update, attended_update, weight)
 
     def _scaled_averages(self, state: State, gradient: Any) -> tuple[Any, Any, Any]:
         """Momentum at several time scales (3.3.2) and dynamic input scaling (3.3.3).
@@ -417,9 +466,10 @@ class HierarchicalRNN(keras.layers.Layer):
             return None if new is None else ops.where(condition, new, old)
 
         kept = {
-            name: keep(active_K if name == "tensor_hidden" else active_Bx1, new, old)
+            name: keep(
+                active_K if name in ("tensor_hidden", "update_scale") else active_Bx1, new, old)
             for name, new, old in zip(State._fields, new_state, state)
-            if name != "global_hidden"
+            if name not in ("global_hidden", "steps")
         }
         return (
             new_state._replace(**kept),
@@ -454,24 +504,45 @@ class HierarchicalRNN(keras.layers.Layer):
         momentum = ops.sigmoid(self.learning_rate_momentum_logit)
         return log_rate, momentum * state.log_learning_rate + (1.0 - momentum) * log_rate
 
-    def _sized(self, layout: Layout, direction: Any, log_rate: Any, name: str) -> Any:
-        """(..., B, L) update: the direction at its step size.
+    def _sized(
+        self, layout: Layout, state: State, direction: Any, log_rate: Any, name: str
+    ) -> tuple[Any, Any]:
+        """(..., B, L) update: the direction at its step size; and the new update scale.
 
         learned: exp(eta + c_step) d / RMS(d) (the attended location has no offset);
         normalized: u / RMS(u) with u = exp(eta) d; without dynamic output scale: 2 sigmoid(.) d.
         """
         if not self.config.dynamic_output_scale:
-            return 2.0 * ops.sigmoid(log_rate) * direction
+            return 2.0 * ops.sigmoid(log_rate) * direction, None
         if self.config.step_size == "normalized":
-            return self._unit_rms(layout, ops.exp(log_rate) * direction)
+            update = ops.exp(log_rate) * direction
+            decay = self.config.update_scale_decay
+            if not decay:
+                return self._unit_rms(layout, update), None
+            mean_square = self._mean_square(layout, update)
+            scale = decay * state.update_scale + (1.0 - decay) * ops.stack(
+                [mean_square, ops.ones_like(mean_square)])
+            inverse_rms = ops.rsqrt(scale[0] / scale[1] + 1e-16)
+            return update * layout.to_lanes(inverse_rms), scale
         if name == "update":
             log_rate = log_rate + self.step_size_offset
-        return ops.exp(log_rate) * self._unit_rms(layout, direction)
+        return ops.exp(log_rate) * self._unit_rms(layout, direction), None
 
     @staticmethod
-    def _unit_rms(layout: Layout, direction: Any) -> Any:
-        mean_square = layout.tensor_mean(ops.expand_dims(ops.square(direction), 0))
-        return direction * layout.to_lanes(ops.rsqrt(mean_square + 1e-16))[0]
+    def _mean_square(layout: Layout, direction: Any) -> Any:
+        return layout.tensor_mean(ops.expand_dims(ops.square(direction), 0))[0]
+
+    def _unit_rms(self, layout: Layout, direction: Any) -> Any:
+        mean_square = self._mean_square(layout, direction)
+        return direction * layout.to_lanes(ops.rsqrt(mean_square + 1e-16))
+
+    def _averaging(self, state: State) -> tuple[Any, Any]:
+        """(...) steps taken, and the weight of the new iterate in the average of all: an iterate
+        counts in proportion to its number."""
+        if not self.config.averaging:
+            return None, None
+        steps = state.steps + 1.0
+        return steps, 2.0 / (steps + 1.0)
 
     def _input_decay(self, state: State, read: dict[str, Any]) -> Any:
         if self.config.time_scales == 1:

@@ -14,9 +14,11 @@ from hrnn_opt import backend
 from hrnn_opt import weights as weights_lib
 from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.layout import Layout
-from hrnn_opt.network import State
+from hrnn_opt.network import State, move_average
 
 STATE_DTYPES = ("float32", "bfloat16")
+# Counts and slow averages of single numbers, which half the bits cannot hold.
+_WIDE = ("steps", "update_scale")
 
 
 @keras.saving.register_keras_serializable(package="hrnn_opt")
@@ -131,8 +133,14 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
 
     @property
     def lookahead(self) -> bool:
-        """Whether the model's variables hold an attended location while training."""
+        """Whether gradients are taken at a location that the network attends to."""
         return self.network_config.lookahead
+
+    @property
+    def attends(self) -> bool:
+        """Whether the model's variables, while training, hold another location than the parameters
+        that are trained: with lookahead, and with averaging."""
+        return self.network_config.attends
 
     # Building.
 
@@ -178,13 +186,13 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         # The true parameters are kept as their offset from the model's variables: whoever sets
         # those (`load_weights` between two calls of `fit`, say) sets both.
         state = state._replace(true_parameters=None)
-        if self.lookahead:
+        if self.attends:
             self._offset = self.add_variable(buffer, dtype="float32", name="lookahead_offset")
         for field, value in state._asdict().items():
             if value is not None:
                 self._state_variables[field] = self.add_variable(
                     tuple(value.shape), initializer=_constant(ops.convert_to_numpy(value)),
-                    dtype=self.state_dtype, name=field)
+                    dtype="float32" if field in _WIDE else self.state_dtype, name=field)
 
     def _initial_log_learning_rate(self) -> np.ndarray:
         """(B, L) initial log learning rates: half of a range by tensor, half by parameter."""
@@ -293,28 +301,38 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
 
         rate = ops.cast(learning_rate, "float32")
         moves = layout.unflatten(rate * step.update)
+        averaging = self.network_config.averaging
+        if self.attends:
+            offsets = layout.unflatten(self._offset)
         if self.lookahead:
             looks = layout.unflatten(rate * step.attended_update)
-            offsets = layout.unflatten(self._offset)
         for k in np.flatnonzero(active):
             variable = given[self._members[k]][1]
             start = _at_least_32_bits(variable)
-            if self.lookahead:
+            if self.attends:
                 start = start + ops.cast(offsets[k], start.dtype)
+            move = ops.cast(moves[k], start.dtype)
             if self.weight_decay is not None and self._use_weight_decay(variable):
-                start = start - start * ops.cast(rate * self.weight_decay, start.dtype)
-            moved = start - ops.cast(moves[k], start.dtype)
-            location = ops.cast(moved, variable.dtype)
+                decay = start * ops.cast(rate * self.weight_decay, start.dtype)
+                start, move = (start, move + decay) if averaging else (start - decay, move)
+            if averaging:
+                moved, ahead = move_average(
+                    averaging, start, ops.cast(offsets[k], start.dtype), move,
+                    ops.cast(step.averaging_weight, start.dtype))
+                location = moved - ahead
+            else:
+                moved = location = start - move
             if self.lookahead:
-                moved = _constrained(variable, moved)
-                location = ops.cast(
-                    _constrained(variable, start - ops.cast(looks[k], start.dtype)),
-                    variable.dtype)
+                location = start - ops.cast(looks[k], start.dtype)
+            if self.attends:
+                moved, location = _constrained(variable, moved), _constrained(variable, location)
+            location = ops.cast(location, variable.dtype)
+            if self.attends:
                 offsets[k] = ops.where(
                     finite, ops.cast(moved - ops.cast(location, moved.dtype), "float32"),
                     offsets[k])
             self.assign(variable, ops.where(finite, location, ops.convert_to_tensor(variable)))
-        if self.lookahead:
+        if self.attends:
             self.assign(self._offset, layout.flatten(offsets))
         for field, variable in self._state_variables.items():
             before = ops.convert_to_tensor(variable)
@@ -346,7 +364,7 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         """
         with backend.no_gradient():
             values = [ops.convert_to_tensor(variable) for variable in self._trainable_variables]
-            if self.lookahead and self._members:
+            if self.attends and self._members:
                 for i, offset in zip(self._members, self._layout.unflatten(self._offset)):
                     wide = _at_least_32_bits(values[i])
                     values[i] = ops.cast(wide + ops.cast(offset, wide.dtype), values[i].dtype)
@@ -354,7 +372,7 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
 
     def put_true_parameters(self) -> None:
         """Put the true parameters into the model's variables."""
-        if self.lookahead and self._members:
+        if self.attends and self._members:
             for variable, value in zip(self._trainable_variables, self.true_parameters()):
                 self.assign(variable, value)
             self.assign(self._offset, ops.zeros(self._offset.shape))
@@ -365,7 +383,7 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         Args:
             locations: for each variable that the optimizer was built on, what it shall hold.
         """
-        if self.lookahead and self._members:
+        if self.attends and self._members:
             offsets = []
             for i, true in enumerate(self.true_parameters()):
                 self.assign(self._trainable_variables[i], locations[i])
@@ -382,7 +400,7 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable]
     ) -> None:
         super()._backend_apply_gradients(grads, trainable_variables)
-        if self.lookahead and self._members and self.use_ema and self.ema_overwrite_frequency:
+        if self.attends and self._members and self.use_ema and self.ema_overwrite_frequency:
             # Keras has put the average into the model's variables: it replaces the parameters too.
             overwritten = ops.equal((self.iterations + 1) % self.ema_overwrite_frequency, 0)
             offset = ops.convert_to_tensor(self._offset)
@@ -391,7 +409,7 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
     def _update_model_variables_moving_average(
         self, trainable_variables: Sequence[keras.Variable]
     ) -> None:
-        if not self.lookahead:
+        if not self.attends:
             super()._update_model_variables_moving_average(trainable_variables)
             return
         momentum = self.ema_momentum * ops.cast(ops.not_equal(self.iterations, 0), "float32")

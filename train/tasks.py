@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hrnn_opt.layout import Layout
-from hrnn_opt.network import HierarchicalRNN, State
+from hrnn_opt.network import HierarchicalRNN, State, move_average
 from problems import Problem
 from train.config import TrainConfig
 
@@ -50,7 +50,9 @@ class Tasks(NamedTuple):
 
 
 # Where the models' axis is in each field of a `State`.
-_MODELS_AXIS = State(1, 1, 1, 0, 0, 0, 1, 1, 0)
+_MODELS_AXIS = State(
+    hidden=1, averages=1, mean_squares=1, input_decay=0, scale_decay=0, log_learning_rate=0,
+    tensor_hidden=1, global_hidden=1, update_scale=1, steps=0, true_parameters=0)
 
 
 def _select(condition: jax.Array, new: jax.Array, old: jax.Array, axis: int = 0) -> jax.Array:
@@ -243,15 +245,21 @@ class Family:
             done = (tasks.step + offset) / tasks.horizon
             rate = rate * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(done, 0.0, 1.0)))
         rate = rate[:, None, None]
-        if not self.network.config.lookahead:
+        config = self.network.config
+        if not config.attends:
             return location - rate * step.update, state
         true = state.true_parameters
+        if config.averaging:
+            true, offset = move_average(
+                config.averaging, true, true - location, rate * step.update,
+                step.averaging_weight[:, None, None])
+            return true - offset, state._replace(true_parameters=true)
         state = state._replace(true_parameters=true - rate * step.update)
         return true - rate * step.attended_update, state
 
     def objective(self, instance: Any, location: jax.Array, state: State) -> jax.Array:
         """(M,) noise-free objective on all data, at the parameters themselves."""
-        at = state.true_parameters if self.network.config.lookahead else location
+        at = state.true_parameters if self.network.config.attends else location
         return jax.vmap(self.problem.objective)(tuple(self.layout.unflatten(at)), instance)
 
     def _meta_objective(self, objectives: jax.Array, first: jax.Array) -> jax.Array:

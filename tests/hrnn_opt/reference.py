@@ -47,6 +47,7 @@ class Reference:
                 "b_g": np.zeros(n),
                 "b_l": np.zeros(n),
                 "eta_bar": np.array(rates, "float64"),
+                "squares": [],
                 "h1": start("tensor_start", config.tensor_units) if config.tensor_units else None,
             }
             for n, rates in zip(sizes, log_rates)
@@ -144,6 +145,10 @@ class Reference:
         eta = self._log_rate(tensor, change)
         if config.step_size == "normalized":
             u = np.exp(eta) * d
+            if config.update_scale_decay:
+                tensor["squares"].insert(0, (u**2).mean())
+                weights = config.update_scale_decay ** np.arange(len(tensor["squares"]))
+                return u / np.sqrt(np.average(tensor["squares"], weights=weights) + 1e-16)
             return u / np.sqrt((u**2).mean() + 1e-16)
         offset = meta["step_size_offset"] if name == "direction" else 0.0
         return np.exp(eta + offset) * d / np.sqrt((d**2).mean() + 1e-16)

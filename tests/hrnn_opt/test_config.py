@@ -72,6 +72,10 @@ def test_one_level_has_neither_tensor_nor_global_network():
     ({"lookahead": 1}, "`lookahead` must be True or False, got 1"),
     ({"step_size": "big"}, r"`step_size` must be one of \('learned', 'normalized'\), got 'big'"),
     ({"relative_learning_rate": True}, "`relative_learning_rate` must be one of"),
+    ({"averaging": 1.0}, "`averaging` must be a number of at least 0 and below 1, got 1.0"),
+    ({"averaging": True}, "`averaging` must be a number of at least 0 and below 1, got True"),
+    ({"averaging": 0.9, "lookahead": True}, "`averaging` must be 0 with lookahead, got 0.9"),
+    ({"update_scale_decay": 0.9}, "`update_scale_decay` must be 0 unless step_size='normalized'"),
     ({"step_size": "normalized", "dynamic_output_scale": False},
      "`dynamic_output_scale` must be True with step_size='normalized'"),
 ])

@@ -57,6 +57,41 @@ def test_the_variables_move_as_the_reference_says(lookahead):
     assert_close([np.reshape(v, -1) for v in values(opt.true_parameters())], true, 1e-6)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.6])
+def test_with_averaging_the_average_of_a_fast_iterate_is_trained(decay):
+    pretrained, grads = weights(
+        step_size="normalized", averaging=0.8, update_scale_decay=decay), gradients(5)
+    moved, opt = trained(
+        grads, weights=pretrained, learning_rate=0.5, initial_learning_rate=None, weight_decay=0.1)
+    sizes = [int(np.prod(shape)) for shape in SHAPES]
+    reference = Reference(
+        pretrained.arrays, pretrained.config, sizes, [np.zeros(n) for n in sizes])
+    start = [v.reshape(-1).astype("float64") for v in values(variables())]
+    iterates = [[x] for x in start]
+    average = start
+    for step in grads:
+        moves = [move for move, _ in reference.step([g.reshape(-1) for g in step])]
+        for z, x, move in zip(iterates, average, moves):
+            z.append(z[-1] - 0.5 * move - 0.5 * 0.1 * x)
+        # An iterate counts in proportion to its number; the start does not count.
+        average = [np.average(z[1:], axis=0, weights=np.arange(1, len(z))) for z in iterates]
+    located = [0.2 * z[-1] + 0.8 * x for z, x in zip(iterates, average)]
+    assert_close([v.reshape(-1) for v in moved], located, 5e-6)
+    assert_close([np.reshape(v, -1) for v in values(opt.true_parameters())], average, 5e-6)
+    assert not opt.lookahead and opt.attends
+
+
+def test_averaging_counts_its_steps_in_half_precision_too():
+    moved = variables()
+    opt = optimizer(
+        weights=weights(step_size="normalized", averaging=0.9, update_scale_decay=0.9),
+        initial_learning_rate=None, state_dtype="bfloat16")
+    apply(opt, gradients(2), moved)
+    assert {v.name: v.dtype for v in opt.variables if v.name in ("steps", "update_scale")} == {
+        "steps": "float32", "update_scale": "float32"}
+    assert float(ops.convert_to_numpy(opt.state().steps)) == 2
+
+
 @pytest.mark.skipif("default" not in shipped(), reason="no weights are shipped yet")
 def test_the_default_optimizer_trains():
     network = model(optimizer=HierarchicalLOpt())
