@@ -35,10 +35,10 @@ class TrainConfig:
         families: problem families drawn for a meta-step.
         unroll: inner steps in a truncation; a multiple of `objective_every`.
         heavy_tailed: draw the truncation as the released program does, round(Exp(200)) + 50 steps,
-            rounded up to whole multiples of `unroll`.
+            in whole multiples of `unroll`, which should be at most 50.
         run_length: how the number of inner steps of a run is drawn: `exponential`,
-            (round(Exp(run_scale)) + 1) truncations; or `log_uniform` in `run_range`.
-        run_scale: mean number of further truncations of an exponential run.
+            round(Exp(run_scale)) + 1 truncations; or `log_uniform` in `run_range`.
+        run_scale: mean number of truncations after the first in an exponential run.
         run_range: shortest and longest log-uniform run, in inner steps.
         objective: mean over the truncation of the `log` of f / f_0, or of `plain` f / f_0.
         objective_every: evaluate the objective at every so-many-th step only.

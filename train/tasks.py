@@ -17,6 +17,7 @@ from hrnn_opt.layout import Layout
 from hrnn_opt.network import HierarchicalRNN, State, move_average
 from problems import Problem
 from train.config import TrainConfig
+from train.lengths import horizons, log_uniform
 
 Meta = dict[str, jax.Array]
 
@@ -69,10 +70,6 @@ def select_state(condition: jax.Array, new: State, old: State) -> State:
     ))
 
 
-def _log_uniform(key: jax.Array, low: float, high: float, shape: tuple[int, ...]) -> jax.Array:
-    return jnp.exp(jax.random.uniform(key, shape, minval=np.log(low), maxval=np.log(high)))
-
-
 class Family:
     """Specs of an equal program: one compiled unroll serves them all.
 
@@ -122,7 +119,7 @@ class Family:
         instance, parameters = jax.vmap(start)(run_keys, numbers)
         location = self.layout.flatten(parameters)
         log_rates = self._initial_log_learning_rates(jax.random.fold_in(rate_key, 0))
-        rate = _log_uniform(
+        rate = log_uniform(
             jax.random.fold_in(rate_key, 1), *self.config.learning_rate, (models,))
         # The RNNs' start vectors are meta-parameters: `unroll` puts them in, differentiably.
         state = self.network.init_state(self.layout, log_rates, location)
@@ -130,7 +127,7 @@ class Family:
             key=jax.vmap(jax.random.key_data)(run_keys),
             spec=spec,
             step=jnp.zeros((models,), jnp.int32),
-            horizon=self._horizons(length_key, first),
+            horizon=horizons(length_key, self.config, first),
             lost=jnp.zeros((models,), bool),
             learning_rate=rate,
             first_objective=jax.vmap(self.problem.objective)(parameters, instance),
@@ -138,20 +135,6 @@ class Family:
             location=location,
             state=state,
         )
-
-    def _horizons(self, key: jax.Array, first: bool) -> jax.Array:
-        """(M,) lengths of runs, in whole truncations (paper, section 4.3: heavy-tailed)."""
-        config, shape = self.config, (self.config.models,)
-        draw, part = jax.random.split(key)
-        if config.run_length == "exponential":
-            truncations = jnp.round(
-                jax.random.exponential(draw, shape) * config.run_scale) + 1
-        else:
-            truncations = jnp.ceil(
-                _log_uniform(draw, *config.run_range, shape) / config.unroll)
-        if first:
-            truncations = jnp.ceil(truncations * jax.random.uniform(part, shape))
-        return (jnp.maximum(truncations, 1) * config.unroll).astype(jnp.int32)
 
     def _initial_log_learning_rates(self, key: jax.Array) -> jax.Array:
         """(M, B, L): for each tensor a part u and for each parameter a part v of the log range."""

@@ -14,7 +14,7 @@ import optax
 
 from hrnn_opt.network import HierarchicalRNN
 from hrnn_opt.weights import Pretrained
-from train import checkpoints, estimators, suites
+from train import checkpoints, estimators, lengths, suites
 from train.config import TrainConfig
 from train.devices import Devices, writes
 from train.meta_optimizer import CleanGradient, clean, meta_optimizer
@@ -124,19 +124,15 @@ class Trainer:
         count = min(self.config.families, len(self.families))
         return sorted(rng.choice(len(self.families), count, replace=False, p=self.weights))
 
-    def _segments(self) -> int:
-        if not self.config.heavy_tailed:
-            return 1
-        rng = np.random.default_rng((self.config.seed, self.step, 1))
-        return heavy_tailed_segments(rng, self.config.unroll)
-
     def run_step(self) -> StepReport:
         """One meta-step."""
         started = time.perf_counter()
-        segments = self._segments()
+        segments = lengths.segments(self.config, self.step)
         cleaned, losses, phases = [], {}, {}
         for index in self._drawn():
-            result, losses[index], phases[index] = self._clean(*self._run_family(index, segments))
+            # Two sums over devices under way at once can wait for each other's threads for ever.
+            result, losses[index], phases[index] = jax.block_until_ready(
+                self._clean(*self._run_family(index, segments)))
             cleaned.append(result)
         self.meta, self.average, self.optimizer_state = self._update(
             self.meta, self.average, self.optimizer_state,
@@ -255,10 +251,3 @@ def by_phase(losses: jax.Array, progress: jax.Array) -> jax.Array:
     """
     phase = jnp.minimum(jnp.floor(len(PHASES) * progress), len(PHASES) - 1)
     return jnp.stack([jnp.mean(losses, where=phase == i) for i in range(len(PHASES))])
-
-
-def heavy_tailed_segments(rng: np.random.Generator, unroll: int) -> int:
-    """round(Exp(200)) + 50 inner steps (released program), in whole segments of `unroll` steps,
-    rounded at random so that the mean is kept where it is at least one segment."""
-    wanted = (round(rng.exponential(200.0)) + 50) / unroll
-    return max(int(np.floor(wanted + rng.random())), 1)
