@@ -25,6 +25,7 @@ COMMANDS = {
     "table": "the learned optimizer beside the best tuned ones",
     "robustness": "train from many learning rates: does it ever diverge?",
     "benchmark": "throughput of meta-training",
+    "curve": "a picture of a meta-training run from its log",
     "lengths": "a picture of the lengths that meta-training draws",
     "quickstart": "a small convnet on real digits, HierarchicalLOpt beside Adam",
 }

@@ -28,7 +28,8 @@ def test_the_help_lists_every_command(capsys):
     assert main([]) == 2
 
 
-@pytest.mark.parametrize("command", ["mnist", "tune", "table", "robustness", "quickstart"])
+@pytest.mark.parametrize(
+    "command", ["mnist", "tune", "table", "robustness", "curve", "lengths", "quickstart"])
 def test_each_command_has_help(capsys, command):
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
