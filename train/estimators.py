@@ -11,10 +11,12 @@ so truncations of any length share one program.
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from train.config import TrainConfig
 from train.tasks import Family, Meta, Tasks
@@ -64,10 +66,28 @@ class Estimator(abc.ABC):
     ) -> None:
         self.family = family
         self.config = config
+        self.sharding = sharding
         drawn = {"compiler_options": _drawing_options(), "out_shardings": sharding}
         self.init = jax.jit(self._init, **drawn)
         self.ended = jax.jit(self._ended)
         self.renew = jax.jit(self._renewed, donate_argnames="state", **drawn)
+
+    def _over_members(
+        self, function: Callable[..., Any], arguments: int, whole: Sequence[int] = (0,)
+    ) -> Callable[..., Any]:
+        """The function with each device working on members of its own, without a word to others.
+
+        Args:
+            function: of this many arguments; its results have members in front.
+            arguments: those not in `whole` have members in front.
+            whole: positions of the arguments that every device sees whole.
+        """
+        if self.sharding is None:
+            return function
+        members = self.sharding.spec
+        specs = tuple(PartitionSpec() if i in whole else members for i in range(arguments))
+        return jax.shard_map(
+            function, mesh=self.sharding.mesh, in_specs=specs, out_specs=members, check_vma=False)
 
     def _draw(self, key: jax.Array) -> Tasks:
         keys = jax.random.split(key, self.config.members)
@@ -137,12 +157,12 @@ class TBPTT(_OneSided):
 
     def __init__(self, family: Family, config: TrainConfig, sharding: Any = None) -> None:
         super().__init__(family, config, sharding)
-        self._forward = jax.jit(self._unrolled)
-        self._backward = jax.jit(self._pulled_back)
+        self._forward = jax.jit(self._over_members(self._unrolled, 2))
+        self._backward = jax.jit(self._over_members(self._pulled_back, 4, whole=(0, 3)))
 
     def _unrolled(self, meta: Meta, tasks: Tasks) -> Tasks:
         return jax.vmap(lambda m, t: self.family.unroll(m, t, self.config.unroll)[1])(
-            for_members(meta, self.config.members), tasks)
+            for_members(meta, len(tasks.step)), tasks)
 
     def _pulled_back(
         self, meta: Meta, tasks: Tasks, after: Any, weight: jax.Array
@@ -171,7 +191,7 @@ class TBPTT(_OneSided):
             gradients, *before = pull((weight, *after))
             return gradients, losses, done, tuple(before)
 
-        return jax.vmap(member)(for_members(meta, self.config.members), tasks, after)
+        return jax.vmap(member)(for_members(meta, len(tasks.step)), tasks, after)
 
     def estimate(self, meta, state, key, segments):
         starts = [state]
@@ -200,7 +220,12 @@ class _Evolution(Estimator):
 
     def __init__(self, family: Family, config: TrainConfig, sharding: Any = None) -> None:
         super().__init__(family, config, sharding)
-        self._jitted = jax.jit(self._estimate, donate_argnames="state")
+        spread = self._over_members(self._estimate, 4, whole=(0, 3))
+
+        def estimate(meta: Meta, state: Any, key: jax.Array, segments: jax.Array) -> Any:
+            return spread(meta, state, jax.random.split(key, config.members), segments)
+
+        self._jitted = jax.jit(estimate, donate_argnames="state")
 
     def _run(
         self, meta: Meta, tasks: Tasks, segments: jax.Array
@@ -218,9 +243,9 @@ class _Evolution(Estimator):
 
     @abc.abstractmethod
     def _estimate(
-        self, meta: Meta, state: Any, key: jax.Array, segments: jax.Array
+        self, meta: Meta, state: Any, keys: jax.Array, segments: jax.Array
     ) -> tuple[Estimate, Any]:
-        """`estimate`, pure."""
+        """`estimate`, pure, with a key for each member."""
 
     def estimate(self, meta, state, key, segments):
         return self._jitted(meta, state, key, jnp.int32(segments))
@@ -238,7 +263,7 @@ class ES(_OneSided, _Evolution):
     truncation this is full evolution strategies over whole runs.
     """
 
-    def _estimate(self, meta, state, key, segments):
+    def _estimate(self, meta, state, keys, segments):
         scale = self.config.perturbation
 
         def member(tasks: Tasks, key: jax.Array) -> tuple[Meta, jax.Array, Tasks]:
@@ -248,8 +273,7 @@ class ES(_OneSided, _Evolution):
             weight = jnp.mean(up - down) / (2 * scale**2)
             return jax.tree.map(lambda e: weight * e, change), (up + down) / 2, after
 
-        gradients, losses, tasks = jax.vmap(member)(
-            state, jax.random.split(key, self.config.members))
+        gradients, losses, tasks = jax.vmap(member)(state, keys)
         return Estimate(gradients, losses), tasks
 
 
@@ -296,7 +320,7 @@ class PES(_Evolution):
     def runs(self, state: PESState) -> list[Tasks]:
         return [state.up]
 
-    def _estimate(self, meta, state, key, segments):
+    def _estimate(self, meta, state, keys, segments):
         scale = self.config.perturbation
 
         def member(state: PESState, key: jax.Array) -> tuple[Meta, jax.Array, PESState]:
@@ -308,8 +332,7 @@ class PES(_Evolution):
             gradient = jax.tree.map(lambda t: jnp.tensordot(weights, t, axes=1), total)
             return gradient, (up_losses + down_losses) / 2, PESState(up, down, total)
 
-        gradients, losses, state = jax.vmap(member)(
-            state, jax.random.split(key, self.config.members))
+        gradients, losses, state = jax.vmap(member)(state, keys)
         return Estimate(gradients, losses), state
 
 
@@ -319,7 +342,7 @@ class Mix(Estimator):
 
     def __init__(self, family: Family, config: TrainConfig, sharding: Any = None) -> None:
         super().__init__(family, config, sharding)
-        self.parts = TBPTT(family, config), PES(family, config)
+        self.parts = TBPTT(family, config, sharding), PES(family, config, sharding)
 
     def _init(self, key: jax.Array, meta: Meta) -> tuple[Any, ...]:
         return tuple(
