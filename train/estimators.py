@@ -125,9 +125,17 @@ class Estimator(abc.ABC):
             segments: how many times `config.unroll` inner steps the truncation has.
         """
 
-    @abc.abstractmethod
     def compile(self, meta: Meta) -> None:
-        """Compile what a truncation needs, without running it."""
+        """Compile what training needs, without running it: drawing runs and a truncation."""
+        key = jax.random.key(0)
+        state = jax.eval_shape(self.init, key, meta)
+        self.init.lower(key, meta).compile()
+        self.renew.lower(state, key).compile()
+        self._compile_truncation(meta, state, key)
+
+    @abc.abstractmethod
+    def _compile_truncation(self, meta: Meta, state: Any, key: Any) -> None:
+        """Compile what `estimate` runs, for a state of these shapes."""
 
 
 class _OneSided(Estimator):
@@ -207,8 +215,7 @@ class TBPTT(_OneSided):
             lambda *parts: sum(parts), *((g, loss) for g, loss, _ in results))
         return Estimate(gradients, losses), results[0][2]
 
-    def compile(self, meta):
-        state = jax.eval_shape(self.init, jax.random.key(0), meta)
+    def _compile_truncation(self, meta, state, key):
         if self.config.heavy_tailed:
             self._forward.lower(meta, state).compile()
         self._backward.lower(
@@ -250,9 +257,8 @@ class _Evolution(Estimator):
     def estimate(self, meta, state, key, segments):
         return self._jitted(meta, state, key, jnp.int32(segments))
 
-    def compile(self, meta):
-        state = jax.eval_shape(self.init, jax.random.key(0), meta)
-        self._jitted.lower(meta, state, jax.random.key(0), jnp.int32(1)).compile()
+    def _compile_truncation(self, meta, state, key):
+        self._jitted.lower(meta, state, key, jnp.int32(1)).compile()
 
 
 class ES(_OneSided, _Evolution):
@@ -366,9 +372,9 @@ class Mix(Estimator):
         losses = jnp.concatenate([a.losses, b.losses], axis=1)
         return Estimate(gradients, losses), (first, second)
 
-    def compile(self, meta):
-        for part in self.parts:
-            part.compile(meta)
+    def _compile_truncation(self, meta, state, key):
+        for part, s in zip(self.parts, state):
+            part._compile_truncation(meta, s, key)
 
 
 def inverse_variance_mean(a: jax.Array, b: jax.Array) -> jax.Array:
