@@ -1,6 +1,6 @@
 """Learned optimization for Keras 3: an optimizer that is itself a recurrent network."""
 
-from hrnn_opt.callbacks import SwapLookahead
+from hrnn_opt.callbacks import LearningRateDynamics, SwapLookahead
 from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.layout import Layout
 from hrnn_opt.network import HierarchicalRNN
@@ -15,6 +15,7 @@ __all__ = [
     "HierarchicalRNNConfig",
     "InverseSquareRootDecay",
     "Layout",
+    "LearningRateDynamics",
     "Pretrained",
     "SwapLookahead",
 ]

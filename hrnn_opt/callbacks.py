@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from hrnn_opt import dynamics
 from hrnn_opt.optimizer import HierarchicalLOpt
+
+
+def _compiled(model: keras.Model) -> keras.optimizers.Optimizer | None:
+    """The model's optimizer, without the loss scaling around it."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
+def _learned(model: keras.Model) -> list[HierarchicalLOpt]:
+    """The learned optimizers among those that the model is compiled with."""
+    outer = _compiled(model)
+    return [
+        optimizer for optimizer in getattr(outer, "optimizers", [outer])
+        if isinstance(optimizer, HierarchicalLOpt)]
 
 
 class SwapLookahead(keras.callbacks.Callback):
@@ -46,16 +62,12 @@ class SwapLookahead(keras.callbacks.Callback):
         self._attended = None
 
     def _optimizers(self) -> list[HierarchicalLOpt]:
-        outer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        found = [
-            optimizer for optimizer in getattr(outer, "optimizers", [outer])
-            if isinstance(optimizer, HierarchicalLOpt) and optimizer.attends
-        ]
+        found = [optimizer for optimizer in _learned(self.model) if optimizer.attends]
         if not found:
             raise ValueError(
                 "`SwapLookahead` needs a model compiled with HierarchicalLOpt with lookahead or "
                 "averaging, got "
-                f"{type(outer).__name__}.")
+                f"{type(_compiled(self.model)).__name__}.")
         return found
 
     def _put_true(self) -> None:
@@ -97,3 +109,92 @@ class SwapLookahead(keras.callbacks.Callback):
 
     def on_predict_end(self, logs: Any = None) -> None:
         self._put_attended()
+
+
+class LearningRateDynamics(keras.callbacks.Callback):
+    """Logs for TensorBoard what the learned optimizer does to each tensor, and overall.
+
+    Effective learning rates, sizes of updates and parameters, momentum time scales, gradient signal
+    against noise, the states of the three RNNs, the distance of lookahead or averaging, and skipped
+    steps: `hrnn_opt.dynamics` says what each means. `tensorboard --logdir LOG_DIR` shows them;
+    `python -m eval dynamics LOG_DIR` draws the learning rates.
+
+    It needs the `tensorboard` package, not TensorFlow. Between the batches that are logged, it
+    costs nothing; at these, a copy of the parameters, which are compared with what they were before
+    the batch. That is not known of a first batch that builds the optimizer. A batch in which no
+    step is taken (gradient accumulation) has an update of 0; with `steps_per_execution`, an update
+    is that of all batches of one execution.
+
+    Args:
+        log_dir: folder of the event file. Where a model has several learned optimizers
+            (`MultiOptimizer`), each has a folder there: 0, 1 and so on.
+        every: batches from one to the next that is logged. They are counted on from the optimizer's
+            `iterations`, so that a resumed run follows on the first.
+        histograms: also of the effective log learning rates.
+
+    Raises:
+        ValueError: if `every` is no positive integer; at the beginning of training, if the model's
+            optimizer is no `HierarchicalLOpt` and has none inside.
+        ImportError: without the `tensorboard` package.
+
+    Example:
+
+    >>> model.fit(x, y, callbacks=[LearningRateDynamics("logs")])
+    """
+
+    def __init__(
+        self, log_dir: str | os.PathLike[str], every: int = 100, histograms: bool = True
+    ) -> None:
+        super().__init__()
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"`every` must be an integer of at least 1, got {every!r}.")
+        try:
+            from hrnn_opt.events import EventWriter
+        except ImportError as error:
+            raise ImportError(
+                "`LearningRateDynamics` needs the package `tensorboard`: pip install tensorboard."
+            ) from error
+        self.log_dir = log_dir
+        self.every = every
+        self.histograms = histograms
+        self._new_writer = EventWriter
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        optimizers = _learned(self.model)
+        if not optimizers:
+            raise ValueError(
+                "`LearningRateDynamics` needs a model compiled with HierarchicalLOpt, got "
+                f"{type(_compiled(self.model)).__name__}.")
+        folders = (
+            [Path(self.log_dir)] if len(optimizers) == 1
+            else [Path(self.log_dir, str(i)) for i in range(len(optimizers))])
+        self._writers = [self._new_writer(folder) for folder in folders]
+        # Not `iterations`, which are steps where gradients are accumulated over batches.
+        self._batches = int(ops.convert_to_numpy(optimizers[0]._iterations))
+        self._at_once = self.model.steps_per_execution
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        before = self._batches
+        self._batches += self._at_once
+        self._due = self._batches // self.every > before // self.every
+        if self._due:
+            # On JAX, `self.model` brings the variables up to date, which are old between the
+            # batches of an epoch: so not at every batch.
+            self._before = [
+                dynamics.true_parameters(optimizer) if optimizer.built else None
+                for optimizer in _learned(self.model)]
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if not self._due:
+            return
+        for writer, optimizer, before in zip(self._writers, _learned(self.model), self._before):
+            if not optimizer._members:
+                continue
+            scalars, histograms = dynamics.measure(optimizer, before)
+            writer.write(self._batches, scalars, histograms if self.histograms else None)
+        # A copy of all parameters.
+        del self._before
+
+    def on_train_end(self, logs: Any = None) -> None:
+        for writer in self._writers:
+            writer.close()

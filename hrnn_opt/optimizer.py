@@ -142,6 +142,12 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         that are trained: with lookahead, and with averaging."""
         return self.network_config.attends
 
+    @property
+    def meta_parameters(self) -> dict[str, keras.Variable]:
+        """What the network behind the optimizer has learned, by name, once the optimizer is
+        built."""
+        return self._step.__self__.meta_parameters
+
     # Building.
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
