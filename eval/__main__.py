@@ -27,6 +27,7 @@ COMMANDS = {
     "benchmark": "throughput of meta-training",
     "curve": "a picture of a meta-training run from its log",
     "lengths": "a picture of the lengths that meta-training draws",
+    "dynamics": "a picture of the learning rates that the learned optimizer chose in a run",
     "quickstart": "a small convnet on real digits, HierarchicalLOpt beside Adam",
 }
 

@@ -11,15 +11,20 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 
+# Of numbers: as the colour-blind see it, too, from dark to light.
+MAP = "viridis"
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 
 
-def panels(rows: int, columns: int, **settings: Any) -> tuple[plt.Figure, Any]:
-    """A figure and its (rows, columns) axes."""
+def panels(
+    rows: int, columns: int, width: float = 4, height: float = 3, **settings: Any
+) -> tuple[plt.Figure, Any]:
+    """A figure and its (rows, columns) axes, each with as many inches."""
     figure, axes = plt.subplots(
-        rows, columns, figsize=(4 * columns, 3 * rows), layout="constrained", squeeze=False,
-        **settings)
+        rows, columns, figsize=(width * columns, height * rows), layout="constrained",
+        squeeze=False, **settings)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
@@ -29,6 +34,35 @@ def label(axis: plt.Axes, text: str, x: float, y: float, colour: str) -> None:
     """A label to the right of a point."""
     axis.annotate(text, (x, y), xytext=(5, 0), textcoords="offset points", va="center",
                   color=colour, annotation_clip=False)
+
+
+def sequence(count: int) -> list[Any]:
+    """Colours for things in an order, none so light that it is lost on white."""
+    return list(matplotlib.colormaps[MAP](np.linspace(0, 0.85, count)))
+
+
+def labels(
+    axis: plt.Axes, texts: list[str], x: float, heights: np.ndarray, colours: list[Any],
+    apart: float = 0.055,
+) -> None:
+    """Labels at the right of a log axis for points at x, moved apart where they would overlap.
+
+    Args:
+        apart: least distance, as a share of the axis.
+    """
+    from sklearn.isotonic import isotonic_regression
+
+    low, high = np.log(axis.get_ylim())
+    order = np.argsort(heights)
+    wanted = (np.log(heights[order]) - low) / (high - low)
+    # As near as can be in the same order, the least distance apart.
+    room = apart * np.arange(len(order))
+    placed = isotonic_regression(wanted - room, y_max=1 - room[-1]) + room
+    for k, y in zip(order, placed):
+        axis.annotate(
+            texts[k], (x, heights[k]), xytext=(1.05, y), textcoords=axis.transAxes, va="center",
+            color=colours[k], fontsize=8, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colours[k], "linewidth": 0.5})
 
 
 def save(figure: plt.Figure, path: str | Path) -> None:
