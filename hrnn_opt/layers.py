@@ -19,21 +19,22 @@ Initializer = Callable[..., Any]
 def affine(kernel: Any, x: Any, bias: Any | None = None) -> Any:
     """`kernel^T x + bias` over the first axis: (n, m), (n, ...) and (m,) give (m, ...)."""
     shape = tuple(x.shape)
-    y = _product(ops.convert_to_tensor(kernel), ops.reshape(x, (shape[0], -1)))
+    y = _product(ops.transpose(kernel), ops.reshape(x, (shape[0], -1)))
     if bias is not None:
         y = y + ops.expand_dims(bias, -1)
     return ops.reshape(y, (-1, *shape[1:]))
 
 
 @ops.custom_gradient
-def _product(kernel: Any, x: Any) -> Any:
-    """(n, m) and (n, N): (m, N). The derivative is written out to keep features in front: the one
-    that XLA is handed by autodiff has them last, and transposes N x n matrices back and forth."""
+def _product(matrix: Any, x: Any) -> Any:
+    """(m, n) and (n, N), tensors and no variables: (m, N). The derivative is written out to keep
+    features in front: what XLA makes of autodiff's has them last, and transposes N x n matrices
+    back and forth."""
 
     def backward(upstream: Any) -> tuple[Any, Any]:
-        return ops.einsum("nN,mN->nm", x, upstream), ops.matmul(kernel, upstream)
+        return ops.einsum("mN,nN->mn", upstream, x), ops.matmul(ops.transpose(matrix), upstream)
 
-    return ops.matmul(ops.transpose(kernel), x), backward
+    return ops.matmul(matrix, x), backward
 
 
 class BiasGRU(keras.layers.Layer):
