@@ -79,7 +79,10 @@ def test_files_of_several_runs_are_one_curve(tmp_path):
 
 
 def test_many_tensors_have_few_labels(tmp_path, figures):
-    tensors = {f"m/{k}/kernel": lambda step, k=k: 1e-3 * 1.01**k for k in range(160)}
+    # All but the last close together.
+    tensors = {
+        f"m/{k}/kernel": lambda step, k=k: 1e-3 * (10 if k == 159 else 1.0001**k)
+        for k in range(160)}
     assert main(["dynamics", write(tmp_path, [100, 200], tensors),
                  f"--out={tmp_path / 'd.png'}"]) == 0
     curves, heat, _ = figures[0].axes

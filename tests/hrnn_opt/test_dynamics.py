@@ -272,15 +272,16 @@ def test_several_learned_optimizers_have_a_folder_each(tmp_path):
     first, second = (layer.path for layer in network.layers)
     opt = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(
         keras.optimizers.SGD(0.1),
-        {f"{first}/.*": learned("normalized"), f"{second}/kernel": learned("lookahead")}))
+        {f"{first}/.*": learned("normalized"), f"{second}/kernel": learned("lookahead"),
+         "nowhere": learned("averaging")}))
     network.compile(
         optimizer=opt, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     fit(network, callbacks=[LearningRateDynamics(tmp_path, 2)])
     tensors = [
         {tag.partition("/")[2] for tag in events(tmp_path / folder) if "update RMS/" in tag}
-        for folder in "01"]
+        for folder in "012"]
     assert sorted(map(sorted, tensors)) == [
-        [f"{first}/bias", f"{first}/kernel"], [f"{second}/kernel"]]
+        [], [f"{first}/bias", f"{first}/kernel"], [f"{second}/kernel"]]
 
 
 def test_skipped_steps(tmp_path):
@@ -299,7 +300,8 @@ def test_narrow_numbers(tmp_path):
     network = model(optimizer=learned("lookahead", state_dtype="bfloat16"))
     found = logged(network, LearningRateDynamics(tmp_path, 2))
     assert sorted(found) == [2, 4] and np.isfinite(list(found[4].values())).all()
-    assert dynamics._numpy(ops.cast([1.5, -2.0], "bfloat16")).tolist() == [1.5, -2.0]
+    narrow = dynamics._numpy(ops.cast([1.5, -2.0], "bfloat16"))
+    assert narrow.dtype == "float32" and narrow.tolist() == [1.5, -2.0]
 
 
 def test_numbers_at_the_edge():
