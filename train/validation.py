@@ -19,15 +19,16 @@ STEPS = 2000
 
 
 def networks() -> list[problems.Problem]:
-    """What is trained in validation: other data than in the suites, and more of it."""
+    """What is trained in validation: other data than in the suites, and so much more of it that the
+    noise of minibatches stays, as it does in training at large."""
     return [
         problems.FullyConnected(
-            32, 10, (64,), activation="relu", data=Teacher(), samples=2048, batch_size=64, l2=0.0),
+            32, 10, (64,), activation="relu", data=Teacher(), samples=16384, batch_size=64, l2=0.0),
         problems.FullyConnected(
-            32, 10, (64,), activation="sigmoid", data=Teacher(), samples=2048, batch_size=64,
+            32, 10, (64,), activation="sigmoid", data=Teacher(), samples=16384, batch_size=64,
             l2=0.0),
         problems.FullyConnected(
-            20, 2, (48, 48), activation="tanh", data=RandomMLP(), samples=2048, batch_size=32,
+            20, 2, (48, 48), activation="tanh", data=RandomMLP(), samples=16384, batch_size=32,
             init="glorot", l2=0.0),
     ]
 
