@@ -18,7 +18,6 @@ from typing import Any
 from absl import flags
 
 from eval import cli
-from train.machine import use_every_core, use_large_pages
 
 OPTIONS = flags.FlagValues()
 flags.DEFINE_integer("unroll", 100, "Inner steps in a truncation.", flag_values=OPTIONS)
@@ -107,6 +106,8 @@ def meta_throughput(case: str, unroll: int, repeats: int, objective_every: int) 
 def main(argv: list[str]) -> int:
     if argv[1:] != ["meta"]:
         raise cli.UsageError(f"benchmark takes one of: meta; got {' '.join(argv[1:]) or 'nothing'}")
+    from train.machine import use_every_core, use_large_pages
+
     use_large_pages("eval")
     use_every_core(math.gcd(*(members for members, _ in TASKS.values())))
     report = {}

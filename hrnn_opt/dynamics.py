@@ -29,7 +29,7 @@ import numpy as np
 from keras import ops
 
 from hrnn_opt.config import HierarchicalRNNConfig
-from hrnn_opt.network import _MEAN_SQUARE_EPSILON, State
+from hrnn_opt.network import _MEAN_SQUARE_EPSILON, PER_MODEL, PER_TENSOR, State
 from hrnn_opt.optimizer import HierarchicalLOpt
 
 LOG_LEARNING_RATE = "log learning rate"
@@ -217,9 +217,9 @@ def _states(optimizer: HierarchicalLOpt) -> list[State]:
     for field, value in optimizer.state()._asdict().items():
         if field == "true_parameters":
             fields[field] = true_parameters(optimizer)
-        elif value is None or field in ("global_hidden", "steps"):
+        elif value is None or field in PER_MODEL:
             fields[field] = [value] * count
-        elif field in ("tensor_hidden", "update_scale"):
+        elif field in PER_TENSOR:
             fields[field] = np.moveaxis(_numpy(value), -1, 0)
         else:
             fields[field] = _by_tensor(optimizer, value)

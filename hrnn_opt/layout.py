@@ -18,7 +18,7 @@ from keras import ops
 # What one more block costs, in parameters: the per-block part of sums and broadcasts.
 _BLOCK_COST = 8
 _MOST_LANES = 4096
-# Features this many numbers apart collide in the cache.
+# Features a multiple of this many numbers apart collide in the cache.
 _COLLISION = 256
 # Up to here a slice for each tensor is cheaper than a scatter, in its derivative above all.
 _FEW_TENSORS = 32
@@ -26,8 +26,8 @@ _FEW_TENSORS = 32
 
 def _lanes_for(sizes: Sequence[int]) -> int:
     """The number of lanes with the least padding and the fewest blocks, where features do not lie
-    a multiple of a memory page apart: the same element of all of them would then compete for the
-    same few lines of the cache, which makes a step up to five times as slow."""
+    a multiple of 1 KB apart: the same element of all of them would then compete for the same few
+    lines of the cache, which makes parts of a step up to five times as slow."""
     most = max(sizes)
     candidates = np.arange(8, _MOST_LANES + 1, 8)
     candidates = np.union1d(candidates[candidates < most], min(most, _MOST_LANES))

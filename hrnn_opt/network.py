@@ -39,6 +39,10 @@ _PAPER_START = {"direction": 0.5, "read_out": 0.5, "input_decay": 2.2, "scale_de
 _AVERAGING_START = {"direction": 0.05, "read_out": 0.1, "input_decay": -1.0, "scale_decay": 4.6}
 # What is read from the Parameter RNN's hidden state, where the config has a use of it.
 _READ_OUTS = ("direction", "attention", "learning_rate", "input_decay", "scale_decay")
+# Fields of a `State` that end in an axis of tensors, and those of the model as a whole. The others
+# end in blocks and lanes.
+PER_TENSOR = ("tensor_hidden", "update_scale")
+PER_MODEL = ("global_hidden", "steps")
 
 
 class State(NamedTuple):
@@ -222,6 +226,7 @@ class HierarchicalRNN(keras.layers.Layer):
         direction = normal((units,), scale=start_values["direction"])
         shortcut = normal((config.time_scales,), scale=0.1, mean=0.25)
         if config.averaging:
+            # Drawn all the same, so that what is drawn after it does not depend on the switch.
             shortcut = np.eye(1, config.time_scales, dtype="float32")[0]
         self.direction_weights = weight(
             "direction_weights", (units,), lambda shape, dtype=None: direction)
@@ -466,10 +471,9 @@ class HierarchicalRNN(keras.layers.Layer):
             return None if new is None else ops.where(condition, new, old)
 
         kept = {
-            name: keep(
-                active_K if name in ("tensor_hidden", "update_scale") else active_Bx1, new, old)
+            name: keep(active_K if name in PER_TENSOR else active_Bx1, new, old)
             for name, new, old in zip(State._fields, new_state, state)
-            if name not in ("global_hidden", "steps")
+            if name not in PER_MODEL
         }
         return (
             new_state._replace(**kept),
@@ -510,31 +514,36 @@ class HierarchicalRNN(keras.layers.Layer):
         """(..., B, L) update: the direction at its step size; and the new update scale.
 
         learned: exp(eta + c_step) d / RMS(d) (the attended location has no offset);
-        normalized: u / RMS(u) with u = exp(eta) d; without dynamic output scale: 2 sigmoid(.) d.
+        normalized: u / RMS(u) with u = exp(eta) d, where with an update scale the mean square of u
+        is a running one, corrected for its start as Adam's are;
+        without dynamic output scale: 2 sigmoid(.) d.
         """
-        if not self.config.dynamic_output_scale:
+        config = self.config
+        if not config.dynamic_output_scale:
             return 2.0 * ops.sigmoid(log_rate) * direction, None
-        if self.config.step_size == "normalized":
-            update = ops.exp(log_rate) * direction
-            decay = self.config.update_scale_decay
-            if not decay:
-                return self._unit_rms(layout, update), None
-            mean_square = self._mean_square(layout, update)
+        if config.step_size == "learned":
+            if name == "update":
+                log_rate = log_rate + self.step_size_offset
+            unit = self._over_rms(layout, direction, self._mean_square(layout, direction))
+            return ops.exp(log_rate) * unit, None
+        update = ops.exp(log_rate) * direction
+        mean_square, scale = self._mean_square(layout, update), None
+        if config.update_scale_decay:
+            decay = config.update_scale_decay
             scale = decay * state.update_scale + (1.0 - decay) * ops.stack(
                 [mean_square, ops.ones_like(mean_square)])
-            inverse_rms = ops.rsqrt(scale[0] / scale[1] + 1e-16)
-            return update * layout.to_lanes(inverse_rms), scale
-        if name == "update":
-            log_rate = log_rate + self.step_size_offset
-        return ops.exp(log_rate) * self._unit_rms(layout, direction), None
+            mean_square = scale[0] / scale[1]
+        return self._over_rms(layout, update, mean_square), scale
 
     @staticmethod
-    def _mean_square(layout: Layout, direction: Any) -> Any:
-        return layout.tensor_mean(ops.expand_dims(ops.square(direction), 0))[0]
+    def _mean_square(layout: Layout, x: Any) -> Any:
+        """(..., K) mean square over each tensor of a (..., B, L) buffer."""
+        return layout.tensor_mean(ops.expand_dims(ops.square(x), 0))[0]
 
-    def _unit_rms(self, layout: Layout, direction: Any) -> Any:
-        mean_square = self._mean_square(layout, direction)
-        return direction * layout.to_lanes(ops.rsqrt(mean_square + 1e-16))
+    @staticmethod
+    def _over_rms(layout: Layout, x: Any, mean_square: Any) -> Any:
+        """(..., B, L): x over the root of its tensor's (..., K) mean square."""
+        return x * layout.to_lanes(ops.rsqrt(mean_square + _MEAN_SQUARE_EPSILON))
 
     def _averaging(self, state: State) -> tuple[Any, Any]:
         """(...) steps taken, and the weight of the new iterate in the average of all: an iterate

@@ -176,16 +176,12 @@ class Trainer:
         for family, estimator, state in zip(self.families, self.estimators, self.states):
             if state is None:
                 continue
-            layout = family.layout
-            # Every tensor is padded to whole blocks.
-            real = np.concatenate([
-                np.arange(-(-size // layout.lanes) * layout.lanes) < size for size in layout.sizes])
             for quantity in ("log_learning_rate", "input_decay", "scale_decay"):
                 buffers = [getattr(tasks.state, quantity) for tasks in estimator.runs(state)]
                 if buffers[0] is not None:
                     found[f"{quantity.replace('_', ' ')}/{family.name}"] = np.concatenate([
-                        np.reshape(buffer, (-1, real.size))[:, real].ravel()
-                        for buffer in self.devices.gather(buffers)])
+                        np.ravel(tensor) for buffer in self.devices.gather(buffers)
+                        for tensor in family.layout.unflatten(buffer)])
         return found
 
     # Saving.

@@ -1,4 +1,4 @@
-"""Real digits in the form of MNIST, and a stand-in for training."""
+"""Real digits in the form of MNIST, a stand-in for training, and the figures that are saved."""
 
 import gzip
 import struct
@@ -67,3 +67,14 @@ def fake_runs(monkeypatch) -> FakeRuns:
     fake = FakeRuns()
     monkeypatch.setattr(Run, "execute", lambda run, data, on_progress=None: fake(run, data))
     return fake
+
+
+@pytest.fixture
+def figures(monkeypatch) -> list:
+    """The figures that are saved."""
+    from eval import pictures
+
+    saved, save = [], pictures.save
+    monkeypatch.setattr(
+        pictures, "save", lambda figure, path: (saved.append(figure), save(figure, path)))
+    return saved

@@ -6,7 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from eval import curve, pictures
+from eval import curve
 from eval.__main__ import main
 
 RECORDS = [
@@ -14,15 +14,6 @@ RECORDS = [
     ({"validation": {"score": 1.0 - step % 4, "curve": 2.0 - step % 4, "end": -(step % 4) * 1.0}}
      if step % 2 else {})
     for step in range(1, 6)]
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that are saved."""
-    saved, save = [], pictures.save
-    monkeypatch.setattr(
-        pictures, "save", lambda figure, path: (saved.append(figure), save(figure, path)))
-    return saved
 
 
 def logged(folder, records):

@@ -6,7 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from eval import dynamics, pictures
+from eval import dynamics
 from eval.__main__ import main
 from hrnn_opt import LearningRateDynamics
 from hrnn_opt.dynamics import tag
@@ -14,15 +14,6 @@ from hrnn_opt.events import EventWriter
 from tests.hrnn_opt.support import fit, model, optimizer
 
 MEDIAN = "log learning rate/median"
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that are saved."""
-    saved, save = [], pictures.save
-    monkeypatch.setattr(
-        pictures, "save", lambda figure, path: (saved.append(figure), save(figure, path)))
-    return saved
 
 
 def write(folder, steps, tensors):
