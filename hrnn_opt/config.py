@@ -28,6 +28,8 @@ class HierarchicalRNNConfig:
         update_scale_decay: with `step_size="normalized"`, decay of the running mean square by which
             a tensor's update is scaled; at least 0, below 1. 0 gives every single update unit RMS;
             above, an update may be smaller than the ones before it.
+        tensor_step_size: with `step_size="normalized"`, the Tensor RNN decides a factor of its
+            tensor's updates, from 1/8 to 8.
         averaging: share of the running average of all iterates in the location at which gradients
             are taken; at least 0, below 1. The average is then what is trained (schedule-free
             learning, Defazio et al. 2024): its noise falls without the learning rate falling. 0
@@ -54,6 +56,7 @@ class HierarchicalRNNConfig:
     lookahead: bool = False
     step_size: str = "learned"
     update_scale_decay: float = 0.0
+    tensor_step_size: bool = False
     averaging: float = 0.0
     dynamic_output_scale: bool = True
     learnable_input_decay: bool = True
@@ -98,6 +101,10 @@ class HierarchicalRNNConfig:
             raise ValueError(
                 "`update_scale_decay` must be 0 unless step_size='normalized', got "
                 f"{self.update_scale_decay!r}.")
+        if self.tensor_step_size and (self.step_size != "normalized" or not self.tensor_units):
+            raise ValueError(
+                "`tensor_step_size` must be False unless step_size='normalized' and there is a "
+                "Tensor RNN, got True.")
         if self.step_size == "normalized" and not self.dynamic_output_scale:
             raise ValueError(
                 "`dynamic_output_scale` must be True with step_size='normalized', got False."

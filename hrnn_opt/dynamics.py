@@ -29,7 +29,13 @@ import numpy as np
 from keras import ops
 
 from hrnn_opt.config import HierarchicalRNNConfig
-from hrnn_opt.network import _MEAN_SQUARE_EPSILON, PER_MODEL, PER_TENSOR, State
+from hrnn_opt.network import (
+    _MEAN_SQUARE_EPSILON,
+    PER_MODEL,
+    PER_TENSOR,
+    TENSOR_LOG_STEP_BOUND,
+    State,
+)
 from hrnn_opt.optimizer import HierarchicalLOpt
 
 LOG_LEARNING_RATE = "log learning rate"
@@ -62,7 +68,7 @@ def log_learning_rate(
     normalized: log(learning_rate) + eta - log(scale), where scale is the running RMS of the
         tensor's updates before they are scaled. Without `update_scale_decay` that is not kept: it
         is then the RMS of exp(eta), that of directions which are all of one size. NaN before the
-        tensor's first gradient.
+        tensor's first gradient. With `tensor_step_size`, the log of the tensor's factor is added.
     without dynamic output scale: log(learning_rate * 2 sigmoid(read-out)).
 
     With averaging, it is the fast iterate that moves so far.
@@ -85,6 +91,9 @@ def log_learning_rate(
             mean_square = state.update_scale[0] / state.update_scale[1]
         else:
             mean_square = np.mean(np.exp(2.0 * state.log_learning_rate))
+        if config.tensor_step_size:
+            rate = rate + TENSOR_LOG_STEP_BOUND * np.tanh(
+                meta_parameters["tensor_step_size_weights"] @ np.ravel(state.tensor_hidden))
         return rate - 0.5 * np.log(mean_square + _MEAN_SQUARE_EPSILON)
 
 

@@ -29,6 +29,7 @@ CONSTANT_INPUT_DECAY = 0.89
 CONSTANT_SCALE_DECAY = 0.93
 LEARNED_LOG_RATE_BOUND = 33.0
 NORMALIZED_LOG_RATE_BOUND = 6.0
+TENSOR_LOG_STEP_BOUND = math.log(8.0)
 # Squares of larger gradients overflow 32-bit floats.
 _LARGEST_GRADIENT = 1e18
 _MEAN_SQUARE_EPSILON = 1e-16
@@ -255,6 +256,9 @@ class HierarchicalRNN(keras.layers.Layer):
         if config.keeps_log_learning_rate:
             self.learning_rate_momentum_logit = weight(
                 "learning_rate_momentum_logit", (), keras.initializers.Constant(3.2))
+        if config.tensor_step_size:
+            self.tensor_step_size_weights = weight(
+                "tensor_step_size_weights", (config.tensor_units,), "zeros")
         if config.keeps_log_learning_rate and config.step_size == "learned":
             self.step_size_offset = weight(
                 "step_size_offset", (), keras.initializers.Constant(-1.0))
@@ -357,11 +361,13 @@ class HierarchicalRNN(keras.layers.Layer):
         read = self._read_outs(hidden)
         log_rate, log_learning_rate = self._learning_rate(state, read)
         update, update_scale = self._sized(
-            layout, state, self._direction(read, scaled, "direction"), log_rate, "update")
+            layout, state, self._direction(read, scaled, "direction"), log_rate, tensor_hidden,
+            "update")
         attended_update = None
         if config.lookahead:
             attended_update, _ = self._sized(
-                layout, state, self._direction(read, scaled, "attention"), log_rate, "attention")
+                layout, state, self._direction(read, scaled, "attention"), log_rate, tensor_hidden,
+                "attention")
         steps, weight = self._averaging(state)
 
         new_state = State(
@@ -509,13 +515,15 @@ class HierarchicalRNN(keras.layers.Layer):
         return log_rate, momentum * state.log_learning_rate + (1.0 - momentum) * log_rate
 
     def _sized(
-        self, layout: Layout, state: State, direction: Any, log_rate: Any, name: str
+        self, layout: Layout, state: State, direction: Any, log_rate: Any, tensor_hidden: Any,
+        name: str,
     ) -> tuple[Any, Any]:
         """(..., B, L) update: the direction at its step size; and the new update scale.
 
         learned: exp(eta + c_step) d / RMS(d) (the attended location has no offset);
         normalized: u / RMS(u) with u = exp(eta) d, where with an update scale the mean square of u
-        is a running one, corrected for its start as Adam's are;
+        is a running one, corrected for its start as Adam's are; times a factor that the Tensor RNN
+        decides, exp(log(8) tanh(w . h1)), where the config has one;
         without dynamic output scale: 2 sigmoid(.) d.
         """
         config = self.config
@@ -524,8 +532,8 @@ class HierarchicalRNN(keras.layers.Layer):
         if config.step_size == "learned":
             if name == "update":
                 log_rate = log_rate + self.step_size_offset
-            unit = self._over_rms(layout, direction, self._mean_square(layout, direction))
-            return ops.exp(log_rate) * unit, None
+            mean_square = self._mean_square(layout, direction)
+            return ops.exp(log_rate) * self._over_rms(layout, direction, mean_square), None
         update = ops.exp(log_rate) * direction
         mean_square, scale = self._mean_square(layout, update), None
         if config.update_scale_decay:
@@ -533,7 +541,15 @@ class HierarchicalRNN(keras.layers.Layer):
             scale = decay * state.update_scale + (1.0 - decay) * ops.stack(
                 [mean_square, ops.ones_like(mean_square)])
             mean_square = scale[0] / scale[1]
-        return self._over_rms(layout, update, mean_square), scale
+        factor = self._tensor_factor(tensor_hidden)
+        return self._over_rms(layout, update, mean_square, factor), scale
+
+    def _tensor_factor(self, tensor_hidden: Any) -> Any:
+        """(..., K) factor of each tensor's updates."""
+        if not self.config.tensor_step_size:
+            return 1.0
+        read = affine(ops.expand_dims(self.tensor_step_size_weights, 1), tensor_hidden)[0]
+        return ops.exp(TENSOR_LOG_STEP_BOUND * ops.tanh(read))
 
     @staticmethod
     def _mean_square(layout: Layout, x: Any) -> Any:
@@ -541,9 +557,10 @@ class HierarchicalRNN(keras.layers.Layer):
         return layout.tensor_mean(ops.expand_dims(ops.square(x), 0))[0]
 
     @staticmethod
-    def _over_rms(layout: Layout, x: Any, mean_square: Any) -> Any:
-        """(..., B, L): x over the root of its tensor's (..., K) mean square."""
-        return x * layout.to_lanes(ops.rsqrt(mean_square + _MEAN_SQUARE_EPSILON))
+    def _over_rms(layout: Layout, x: Any, mean_square: Any, factor: Any = 1.0) -> Any:
+        """(..., B, L): x over the root of its tensor's (..., K) mean square, times a factor of the
+        tensor's."""
+        return x * layout.to_lanes(factor * ops.rsqrt(mean_square + _MEAN_SQUARE_EPSILON))
 
     def _averaging(self, state: State) -> tuple[Any, Any]:
         """(...) steps taken, and the weight of the new iterate in the average of all: an iterate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 from hrnn_opt.config import HierarchicalRNNConfig
@@ -27,6 +28,8 @@ class TrainConfig:
         suite: names of problem suites joined by `+`; one may be weighted, as in `paper*0.5+broad`.
         network: switches of the `HierarchicalRNN`, where they differ from its own defaults.
         initial_weights: a weights file to start from, or "" for the start values.
+        trainable: a regular expression: the meta-parameters whose whole names it matches are
+            trained, the others stay as they are.
         estimator: of the meta-gradient: `tbptt`, `es`, `pes`, or `mix` (of tbptt and pes, by their
             variance over members).
         perturbation: standard deviation of the meta-parameters' perturbation in es and pes.
@@ -64,6 +67,7 @@ class TrainConfig:
     suite: str = "released"
     network: dict[str, Any] = dataclasses.field(default_factory=dict)
     initial_weights: str = ""
+    trainable: str = ".*"
     estimator: str = "tbptt"
     perturbation: float = 0.01
     members: int = 4
@@ -128,7 +132,17 @@ class TrainConfig:
         ordered("learning_rate", 1e-30)
         check("members", self.members > 1 or self.estimator != "mix",
               "at least 2 with estimator='mix', which needs their variance")
+        try:
+            re.compile(self.trainable)
+        except re.error as error:
+            raise ValueError(
+                f"`trainable` must be a regular expression, got {self.trainable!r} ({error})."
+            ) from None
         self.network_config  # noqa: B018  raises where the switches are not allowed
+
+    def trains(self, name: str) -> bool:
+        """Whether the meta-parameter of this name is trained."""
+        return re.fullmatch(self.trainable, name) is not None
 
     @property
     def network_config(self) -> HierarchicalRNNConfig:

@@ -40,11 +40,13 @@ def for_members(meta: Meta, members: int) -> Meta:
     return {name: jnp.broadcast_to(value, (members, *value.shape)) for name, value in meta.items()}
 
 
-def perturb(key: jax.Array, meta: Meta, scale: float) -> Meta:
-    """Independent N(0, scale^2) for every meta-parameter."""
+def perturb(key: jax.Array, meta: Meta, config: TrainConfig) -> Meta:
+    """Independent N(0, perturbation^2) for every meta-parameter that is trained, 0 for others."""
     keys = jax.random.split(key, len(meta))
     return {
-        name: scale * jax.random.normal(k, meta[name].shape) for k, name in zip(keys, sorted(meta))
+        name: config.perturbation * jax.random.normal(k, meta[name].shape)
+        if config.trains(name) else jnp.zeros_like(meta[name])
+        for k, name in zip(keys, sorted(meta))
     }
 
 
@@ -273,7 +275,7 @@ class ES(_OneSided, _Evolution):
         scale = self.config.perturbation
 
         def member(tasks: Tasks, key: jax.Array) -> tuple[Meta, jax.Array, Tasks]:
-            change = perturb(key, meta, scale)
+            change = perturb(key, meta, self.config)
             up, after = self._run(_add(meta, change, 1.0), tasks, segments)
             down, _ = self._run(_add(meta, change, -1.0), tasks, segments)
             weight = jnp.mean(up - down) / (2 * scale**2)
@@ -330,7 +332,7 @@ class PES(_Evolution):
         scale = self.config.perturbation
 
         def member(state: PESState, key: jax.Array) -> tuple[Meta, jax.Array, PESState]:
-            change = perturb(key, meta, scale)
+            change = perturb(key, meta, self.config)
             total = jax.tree.map(lambda sum_, e: sum_ + e, state.total, change)
             up_losses, up = self._run(_add(meta, change, 1.0), state.up, segments)
             down_losses, down = self._run(_add(meta, change, -1.0), state.down, segments)

@@ -29,13 +29,15 @@ class CleanGradient(NamedTuple):
 
 
 def clean(gradients: Meta, config: TrainConfig) -> CleanGradient:
-    """Entries that are not finite become 0, the others are clipped to `clip_entry`; then each
-    member's gradient is scaled to a norm of at most `clip_member`, so that one diverging member
-    cannot dominate, and the members are averaged.
+    """Entries that are not finite or not to be trained become 0, the others are clipped to
+    `clip_entry`; then each member's gradient is scaled to a norm of at most `clip_member`, so that
+    one diverging member cannot dominate, and the members are averaged.
 
     Args:
         gradients: by name, (G, ...).
     """
+    gradients = {
+        name: g if config.trains(name) else jnp.zeros_like(g) for name, g in gradients.items()}
     finite = jax.tree.map(jnp.isfinite, gradients)
     total = sum(leaf.size for leaf in jax.tree.leaves(gradients))
     bad = sum(jnp.sum(~leaf) for leaf in jax.tree.leaves(finite)) / total

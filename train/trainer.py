@@ -74,6 +74,9 @@ class Trainer:
             name: jnp.array(variable.value) for name, variable in sorted(
                 self.network.meta_parameters.items())
         })
+        if not any(map(config.trains, self.meta)):
+            raise ValueError(
+                f"`trainable` must match one of {sorted(self.meta)}, got {config.trainable!r}.")
         self.average = dict(self.meta)
         self.optimizer_state = self.devices.replicate(self.optimizer.init(self.meta))
         self.step = 0

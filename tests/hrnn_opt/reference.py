@@ -145,10 +145,13 @@ class Reference:
         eta = self._log_rate(tensor, change)
         if config.step_size == "normalized":
             u = np.exp(eta) * d
+            factor = 1.0
+            if config.tensor_step_size:
+                factor = 8 ** np.tanh(tensor["h1"] @ meta["tensor_step_size_weights"])
             if config.update_scale_decay:
                 tensor["squares"].insert(0, (u**2).mean())
                 weights = config.update_scale_decay ** np.arange(len(tensor["squares"]))
-                return u / np.sqrt(np.average(tensor["squares"], weights=weights) + 1e-16)
-            return u / np.sqrt((u**2).mean() + 1e-16)
+                return factor * u / np.sqrt(np.average(tensor["squares"], weights=weights) + 1e-16)
+            return factor * u / np.sqrt((u**2).mean() + 1e-16)
         offset = meta["step_size_offset"] if name == "direction" else 0.0
         return np.exp(eta + offset) * d / np.sqrt((d**2).mean() + 1e-16)

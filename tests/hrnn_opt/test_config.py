@@ -39,6 +39,8 @@ def test_the_default_is_the_papers_network():
     ({"learnable_input_decay": False}, 12, set(), {"input_decay_weights", "input_decay_bias"}),
     ({"learnable_scale_decay": False}, 12, set(), {"scale_decay_weights", "scale_decay_bias"}),
     ({"step_size": "normalized"}, 12, set(), {"step_size_offset"}),
+    ({"step_size": "normalized", "tensor_step_size": True}, 12, {"tensor_step_size_weights"},
+     {"step_size_offset"}),
     ({"dynamic_output_scale": False}, 11, set(),
      {"step_size_offset", "learning_rate_momentum_logit"}),
     ({"learned_start_vectors": False}, 12, set(),
@@ -76,6 +78,9 @@ def test_one_level_has_neither_tensor_nor_global_network():
     ({"averaging": True}, "`averaging` must be a number of at least 0 and below 1, got True"),
     ({"averaging": 0.9, "lookahead": True}, "`averaging` must be 0 with lookahead, got 0.9"),
     ({"update_scale_decay": 0.9}, "`update_scale_decay` must be 0 unless step_size='normalized'"),
+    ({"tensor_step_size": True}, "`tensor_step_size` must be False unless step_size='normalized'"),
+    ({"step_size": "normalized", "tensor_units": 0, "global_units": 0, "tensor_step_size": True},
+     "`tensor_step_size` must be False unless step_size='normalized' and there is a Tensor RNN"),
     ({"step_size": "normalized", "dynamic_output_scale": False},
      "`dynamic_output_scale` must be True with step_size='normalized'"),
 ])

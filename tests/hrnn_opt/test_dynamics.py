@@ -25,7 +25,8 @@ FORMS = {
     "learned": dict(),
     "lookahead": dict(lookahead=True),
     "normalized": dict(step_size="normalized"),
-    "averaging": dict(step_size="normalized", averaging=0.9, update_scale_decay=0.99),
+    "averaging": dict(
+        step_size="normalized", averaging=0.9, update_scale_decay=0.99, tensor_step_size=True),
     "no output scale": dict(dynamic_output_scale=False),
     "one scale, one level": dict(time_scales=1, tensor_units=0, global_units=0),
 }
@@ -83,6 +84,10 @@ def by_hand(opt: HierarchicalLOpt, before: list[np.ndarray]) -> dict[str, float]
         else:
             scales = [np.exp(-network["step_size_offset"])] * len(etas)
         columns["rate"] = [rate + eta - np.log(scale) for eta, scale in zip(etas, scales)]
+        if config.tensor_step_size:
+            factors = np.tanh(network["tensor_step_size_weights"] @ flat(state.tensor_hidden, 1))
+            columns["rate"] = [
+                r + np.log(8) * factor for r, factor in zip(columns["rate"], factors)]
     columns["true"] = [flat(x) for x in opt.true_parameters()]
     columns["update"] = [a - b.ravel() for a, b in zip(columns["true"], before)]
     if opt.attends:

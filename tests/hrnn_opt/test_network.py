@@ -80,6 +80,8 @@ CONFIGS = {
     "constant decays": {"learnable_input_decay": False, "learnable_scale_decay": False},
     "no output scale": {"dynamic_output_scale": False, "lookahead": True},
     "normalized": {"step_size": "normalized"},
+    "normalized, sized by the Tensor RNN": {
+        "step_size": "normalized", "tensor_step_size": True, "update_scale_decay": 0.9},
     "normalized, lookahead": {"step_size": "normalized", "lookahead": True,
                               "relative_learning_rate": "tensor"},
     "relative to the tensor": {"relative_learning_rate": "tensor"},

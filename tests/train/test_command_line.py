@@ -52,6 +52,8 @@ def test_on_a_problem_of_ones_own(tmp_path):
     (["--suite", "bowl*-1"], "`suite` must weight 'bowl' by a positive number, got '-1'"),
     (["--estimator", "guess"], "`estimator` must be one of .*, got 'guess'"),
     (["--unroll", "7", "--objective_every", "2"], "`unroll` must be a multiple of"),
+    (["--trainable", "("], r"`trainable` must be a regular expression, got '\('"),
+    (["--trainable", "gates"], "`trainable` must match one of .*, got 'gates'"),
     (["--run_range", "9,3"], "`run_range` must be a .*range"),
     (["--learning_rate", "fast"], "`learning_rate` must be LOW,HIGH, got 'fast'"),
     (["--network", '{"time_scales": 99}'], "`time_scales` must be from 1 to 8, got 99"),

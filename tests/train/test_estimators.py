@@ -13,6 +13,7 @@ from hrnn_opt.network import HierarchicalRNN
 from train import estimators
 from train.config import TrainConfig
 from train.tasks import Family, Tasks
+from train.trainer import Trainer
 
 
 def _tasks(models: int, state: jax.Array, horizon: int) -> Tasks:
@@ -166,3 +167,17 @@ def test_tbptt_over_one_truncation_is_the_exact_gradient(lookahead, objective, s
             scale = float(jnp.abs(expected).max()) + 1e-6
             np.testing.assert_allclose(
                 estimate.gradients[name][g], expected, atol=2e-4 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("estimator", ["tbptt", "es", "pes"])
+def test_only_what_is_trainable_moves(estimator):
+    trainer = Trainer(TrainConfig(
+        suite="bowl", trainable="direction_.*", estimator=estimator, members=1, models=1,
+        families=1, unroll=2, warmup=0))
+    before = {name: np.array(value) for name, value in trainer.meta.items()}
+    trainer.run_step()
+    trainer.run_step()
+    moved = {name for name, value in trainer.meta.items() if np.any(value != before[name])}
+    assert moved == {"direction_weights", "direction_shortcut"}
+    for name, total in getattr(trainer.states[0], "total", {}).items():
+        assert np.any(total) == (name in moved), name
