@@ -70,9 +70,10 @@ class Estimator(abc.ABC):
         self.config = config
         self.sharding = sharding
         drawn = {"compiler_options": _drawing_options(), "out_shardings": sharding}
-        self.init = jax.jit(self._init, **drawn)
+        self._draw = jax.jit(self._drawn, **drawn)
+        self._begin = jax.jit(self._begun, **drawn)
+        self._renew = jax.jit(self._renewed, donate_argnames="state", **drawn)
         self.ended = jax.jit(self._ended)
-        self.renew = jax.jit(self._renewed, donate_argnames="state", **drawn)
 
     def _over_members(
         self, function: Callable[..., Any], arguments: int, whole: Sequence[int] = (0,)
@@ -91,24 +92,29 @@ class Estimator(abc.ABC):
         return jax.shard_map(
             function, mesh=self.sharding.mesh, in_specs=specs, out_specs=members, check_vma=False)
 
-    def _draw(self, key: jax.Array) -> Tasks:
-        keys = jax.random.split(key, self.config.members)
-        return jax.vmap(lambda k: self.family.draw(k, first=True))(keys)
+    def init(self, key: jax.Array, meta: Meta) -> Any:
+        """The estimator's state before the first truncation."""
+        return self._begin(self._draw(key, True), meta)
 
-    def _renew(self, tasks: Tasks, key: jax.Array) -> Tasks:
-        return jax.vmap(self.family.renew)(tasks, jax.random.split(key, self.config.members))
+    def renew(self, state: Any, key: jax.Array) -> Any:
+        """The state with new runs in place of those that have ended. The old one is used up."""
+        return self._renew(state, self._draw(key, False))
+
+    def _drawn(self, key: jax.Array, first: jax.Array) -> Tasks:
+        keys = jax.random.split(key, self.config.members)
+        return jax.vmap(self.family.draw, in_axes=(0, None))(keys, first)
 
     @abc.abstractmethod
-    def _init(self, key: jax.Array, meta: Meta) -> Any:
-        """The estimator's state before the first truncation."""
+    def _begun(self, tasks: Tasks, meta: Meta) -> Any:
+        """The state of runs that have just been drawn."""
+
+    @abc.abstractmethod
+    def _renewed(self, state: Any, fresh: Tasks) -> Any:
+        """The state with fresh runs in place of those that have ended."""
 
     @abc.abstractmethod
     def _ended(self, state: Any) -> jax.Array:
         """Whether any run of the state has ended."""
-
-    @abc.abstractmethod
-    def _renewed(self, state: Any, key: jax.Array) -> Any:
-        """The state with new runs in place of those that have ended."""
 
     @abc.abstractmethod
     def runs(self, state: Any) -> list[Tasks]:
@@ -130,10 +136,19 @@ class Estimator(abc.ABC):
     def compile(self, meta: Meta) -> None:
         """Compile what training needs, without running it: drawing runs and a truncation."""
         key = jax.random.key(0)
-        state = jax.eval_shape(self.init, key, meta)
-        self.init.lower(key, meta).compile()
-        self.renew.lower(state, key).compile()
+        tasks = jax.eval_shape(self._draw, key, True)
+        state = jax.eval_shape(self._begin, tasks, meta)
+        self._draw.lower(key, True).compile()
+        self._begin.lower(tasks, meta).compile()
+        self._renew.lower(state, tasks).compile()
         self._compile_truncation(meta, state, key)
+
+    def unload(self) -> None:
+        """Let go of the compiled programs. They are compiled again, or read from JAX's compilation
+        cache, when they are next needed."""
+        for program in vars(self).values():
+            if hasattr(program, "clear_cache"):
+                program.clear_cache()
 
     @abc.abstractmethod
     def _compile_truncation(self, meta: Meta, state: Any, key: Any) -> None:
@@ -143,14 +158,14 @@ class Estimator(abc.ABC):
 class _OneSided(Estimator):
     """An estimator whose state is one set of runs."""
 
-    def _init(self, key: jax.Array, meta: Meta) -> Tasks:
-        return self._draw(key)
+    def _begun(self, tasks: Tasks, meta: Meta) -> Tasks:
+        return tasks
+
+    def _renewed(self, state: Tasks, fresh: Tasks) -> Tasks:
+        return jax.vmap(self.family.renew)(state, fresh)
 
     def _ended(self, state: Tasks) -> jax.Array:
         return jnp.any(self.family.ended(state))
-
-    def _renewed(self, state: Tasks, key: jax.Array) -> Tasks:
-        return self._renew(state, key)
 
     def runs(self, state: Tasks) -> list[Tasks]:
         return [state]
@@ -305,23 +320,23 @@ class PES(_Evolution):
     and its loss difference is weighted by the sum of all perturbations that the run has seen.
     """
 
-    def _init(self, key: jax.Array, meta: Meta) -> PESState:
-        tasks = self._draw(key)
-        shape = (self.config.members, self.config.models)
-        total = {name: jnp.zeros((*shape, *value.shape)) for name, value in meta.items()}
+    def _begun(self, tasks: Tasks, meta: Meta) -> PESState:
+        runs = tasks.step.shape
+        total = {name: jnp.zeros((*runs, *value.shape)) for name, value in meta.items()}
         return PESState(tasks, tasks, total)
 
     def _ended(self, state: PESState) -> jax.Array:
         return jnp.any(self.family.ended(state.up) | self.family.ended(state.down))
 
-    def _renewed(self, state: PESState, key: jax.Array) -> PESState:
+    def _renewed(self, state: PESState, fresh: Tasks) -> PESState:
         # Both sides of a run end together, and start from the same draw.
         lost = state.up.lost | state.down.lost
-        up, down = (self._renew(side._replace(lost=lost), key) for side in (state.up, state.down))
-        fresh = up.step == 0
+        up, down = (jax.vmap(self.family.renew)(side._replace(lost=lost), fresh)
+                    for side in (state.up, state.down))
+        new = up.step == 0
 
         def forget(total: jax.Array) -> jax.Array:
-            return jnp.where(fresh.reshape(*fresh.shape, *(1,) * (total.ndim - 2)), 0.0, total)
+            return jnp.where(new.reshape(*new.shape, *(1,) * (total.ndim - 2)), 0.0, total)
 
         return PESState(up, down, jax.tree.map(forget, state.total))
 
@@ -352,16 +367,18 @@ class Mix(Estimator):
         super().__init__(family, config, sharding)
         self.parts = TBPTT(family, config, sharding), PES(family, config, sharding)
 
-    def _init(self, key: jax.Array, meta: Meta) -> tuple[Any, ...]:
+    def _drawn(self, key: jax.Array, first: jax.Array) -> tuple[Tasks, ...]:
         return tuple(
-            part._init(k, meta) for part, k in zip(self.parts, jax.random.split(key)))
+            part._drawn(k, first) for part, k in zip(self.parts, jax.random.split(key)))
+
+    def _begun(self, tasks: tuple[Tasks, ...], meta: Meta) -> tuple[Any, ...]:
+        return tuple(part._begun(t, meta) for part, t in zip(self.parts, tasks))
+
+    def _renewed(self, state: tuple[Any, ...], fresh: tuple[Tasks, ...]) -> tuple[Any, ...]:
+        return tuple(part._renewed(s, t) for part, s, t in zip(self.parts, state, fresh))
 
     def _ended(self, state: tuple[Any, ...]) -> jax.Array:
         return jnp.any(jnp.stack([part._ended(s) for part, s in zip(self.parts, state)]))
-
-    def _renewed(self, state: tuple[Any, ...], key: jax.Array) -> tuple[Any, ...]:
-        return tuple(
-            part._renewed(s, k) for part, s, k in zip(self.parts, state, jax.random.split(key)))
 
     def runs(self, state: tuple[Any, ...]) -> list[Tasks]:
         return [tasks for part, s in zip(self.parts, state) for tasks in part.runs(s)]
@@ -373,6 +390,11 @@ class Mix(Estimator):
         gradients = jax.tree.map(inverse_variance_mean, a.gradients, b.gradients)
         losses = jnp.concatenate([a.losses, b.losses], axis=1)
         return Estimate(gradients, losses), (first, second)
+
+    def unload(self):
+        super().unload()
+        for part in self.parts:
+            part.unload()
 
     def _compile_truncation(self, meta, state, key):
         for part, s in zip(self.parts, state):

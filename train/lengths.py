@@ -36,7 +36,9 @@ def segments(config: TrainConfig, step: int) -> int:
     return max(int(np.floor(wanted + rng.random())), 1)
 
 
-def horizons(key: jax.Array, config: TrainConfig, first: bool = False) -> jax.Array:
+def horizons(
+    key: jax.Array, config: TrainConfig, first: jax.Array | bool = False
+) -> jax.Array:
     """(M,) lengths of runs in inner steps, whole segments. A run ends with the truncation that
     reaches its length.
 
@@ -55,6 +57,5 @@ def horizons(key: jax.Array, config: TrainConfig, first: bool = False) -> jax.Ar
     else:
         steps = log_uniform(draw, *config.run_range, shape)
     count = jnp.ceil(steps / config.unroll)
-    if first:
-        count = jnp.ceil(count * jax.random.uniform(part, shape))
+    count = jnp.where(first, jnp.ceil(count * jax.random.uniform(part, shape)), count)
     return (jnp.maximum(count, 1) * config.unroll).astype(jnp.int32)

@@ -1,10 +1,11 @@
-"""What a process must settle about the CPU and its memory before JAX computes anything."""
+"""The CPU and its memory: what a process settles before JAX computes anything, and what it uses."""
 
 from __future__ import annotations
 
 import math
 import os
 import sys
+from pathlib import Path
 
 # Buffers of megabytes come and go at every step. Huge pages, and memory that is kept, spare the
 # kernel from clearing them page by page.
@@ -25,6 +26,18 @@ def use_large_pages(module: str) -> None:
         return
     environment = os.environ | {"GLIBC_TUNABLES": _MALLOC}
     os.execve(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]], environment)
+
+
+def memory_maps_used() -> float:
+    """The share of the memory mappings which Linux allows a process that this one has; 0 elsewhere.
+
+    XLA keeps each kernel of a CPU program in three of them, and aborts where there are no more.
+    """
+    try:
+        most = int(Path("/proc/sys/vm/max_map_count").read_text())
+        return Path("/proc/self/maps").read_bytes().count(b"\n") / most
+    except OSError:
+        return 0.0
 
 
 def use_every_core(members: int) -> None:

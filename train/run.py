@@ -110,6 +110,7 @@ def dry_run(config: TrainConfig) -> None:
     def compiled(index: int) -> tuple[int, float]:
         started = time.perf_counter()
         trainer.estimators[index].compile(trainer.meta)
+        trainer.estimators[index].unload()
         return index, time.perf_counter() - started
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:

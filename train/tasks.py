@@ -98,7 +98,7 @@ class Family:
 
     # Drawing runs.
 
-    def draw(self, key: jax.Array, first: bool = False) -> Tasks:
+    def draw(self, key: jax.Array, first: jax.Array | bool = False) -> Tasks:
         """M new runs.
 
         Args:
@@ -153,10 +153,9 @@ class Family:
         """(M,) which runs are over: done, or lost."""
         return (tasks.step >= tasks.horizon) | tasks.lost
 
-    def renew(self, tasks: Tasks, key: jax.Array) -> Tasks:
-        """New runs in place of those that have ended."""
+    def renew(self, tasks: Tasks, fresh: Tasks) -> Tasks:
+        """The runs, with fresh ones in place of those that have ended."""
         ended = self.ended(tasks)
-        fresh = self.draw(key)
         return jax.tree.map(lambda new, old: _select(ended, new, old),
                             fresh._replace(state=None), tasks._replace(state=None)
                             )._replace(state=select_state(ended, fresh.state, tasks.state))

@@ -14,12 +14,14 @@ import optax
 
 from hrnn_opt.network import HierarchicalRNN
 from hrnn_opt.weights import Pretrained
-from train import checkpoints, estimators, lengths, suites
+from train import checkpoints, estimators, lengths, machine, suites
 from train.config import TrainConfig
 from train.devices import Devices, writes
 from train.meta_optimizer import CleanGradient, clean, meta_optimizer
 from train.tasks import Meta
 
+# The share of the process's memory mappings beyond which programs are unloaded.
+MOST_MEMORY_MAPS = 0.8
 # Thirds of the length of a run.
 PHASES = ("early", "middle", "late")
 
@@ -81,6 +83,8 @@ class Trainer:
         self.optimizer_state = self.devices.replicate(self.optimizer.init(self.meta))
         self.step = 0
         self.states: list[Any | None] = [None] * len(self.families)
+        # Families whose programs are loaded, that used longest ago first.
+        self._loaded: list[int] = []
         self._clean = jax.jit(self._cleaned, out_shardings=self.devices.everywhere)
         self._progress = jax.jit(lambda runs: jnp.concatenate(
             [tasks.step / tasks.horizon for tasks in runs], axis=1))
@@ -159,6 +163,7 @@ class Trainer:
     def _run_family(self, index: int, segments: int) -> tuple[estimators.Estimate, jax.Array]:
         """One truncation of a family's runs, and the (G, M) shares of their lengths that they had
         behind them before it."""
+        self._make_room(index)
         estimator, state = self.estimators[index], self.states[index]
         if state is None:
             state = estimator.init(self._key(1, index), self.meta)
@@ -168,6 +173,15 @@ class Trainer:
         estimate, self.states[index] = estimator.estimate(
             self.meta, state, self._key(2, index, self.step), segments)
         return estimate, progress
+
+    def _make_room(self, index: int) -> None:
+        """Unload programs used longest ago, where those of this family would be too many."""
+        if index in self._loaded:
+            self._loaded.remove(index)
+        else:
+            while self._loaded and machine.memory_maps_used() > MOST_MEMORY_MAPS:
+                self.estimators[self._loaded.pop(0)].unload()
+        self._loaded.append(index)
 
     def optimizer_states(self) -> dict[str, np.ndarray]:
         """What the learned optimizer has decided for every parameter of all runs that there are.

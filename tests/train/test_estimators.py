@@ -1,5 +1,6 @@
 """The estimators, on families whose gradients are known."""
 
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 import problems
 from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.network import HierarchicalRNN
-from train import estimators
+from train import estimators, machine
 from train.config import TrainConfig
 from train.tasks import Family, Tasks
 from train.trainer import Trainer
@@ -38,10 +39,10 @@ class _Toy:
 
     ended = staticmethod(Family.ended)
 
-    def renew(self, tasks, key):
+    def renew(self, tasks, fresh):
         ended = self.ended(tasks)
         return jax.tree.map(lambda new, old: jnp.where(
-            ended.reshape(-1, *(1,) * (new.ndim - 1)), new, old), self.draw(key), tasks)
+            ended.reshape(-1, *(1,) * (new.ndim - 1)), new, old), fresh, tasks)
 
 
 class _Cosine(_Toy):
@@ -181,3 +182,31 @@ def test_only_what_is_trainable_moves(estimator):
     assert moved == {"direction_weights", "direction_shortcut"}
     for name, total in getattr(trainer.states[0], "total", {}).items():
         assert np.any(total) == (name in moved), name
+
+
+def test_programs_are_unloaded_and_come_back():
+    config = TrainConfig(estimator="pes", members=2, models=1, unroll=1)
+    pes, meta = estimators.PES(_Walk(config, 2), config), {"x": jnp.float32(0.7)}
+    first = _mean_gradient(pes, meta, 4)
+    programs = [p for p in vars(pes).values() if hasattr(p, "_cache_size")]
+    assert sum(p._cache_size() for p in programs) >= 4
+    pes.unload()
+    assert sum(p._cache_size() for p in programs) == 0
+    np.testing.assert_array_equal(_mean_gradient(pes, meta, 4), first)
+
+
+def test_the_programs_used_longest_ago_make_room(monkeypatch):
+    trainer = Trainer(TrainConfig(suite="paper"))
+    unloaded = []
+    trainer.estimators = [
+        SimpleNamespace(unload=lambda i=i: unloaded.append(i)) for i in range(5)]
+    used = iter([0.5, 0.5, 0.9, 0.9, 0.1])
+    monkeypatch.setattr("train.machine.memory_maps_used", lambda: next(used))
+    for index in (3, 0, 3, 4, 1):
+        trainer._make_room(index)
+    # At the fourth there was room for it; the fifth took that of two.
+    assert unloaded == [0, 3] and trainer._loaded == [4, 1]
+
+
+def test_memory_maps_are_counted():
+    assert 0 < machine.memory_maps_used() < 1 or sys.platform != "linux"
