@@ -157,11 +157,13 @@ def summary(values: Mapping[str, np.ndarray]) -> dict[str, float]:
             found[f"{name} RMS"] = np.sqrt(np.mean(np.square(values[name], dtype="float64")))
     if "update" in values and found["parameter RMS"] > 0:
         found["update to parameter ratio"] = found["update RMS"] / found["parameter RMS"]
-    for s, steps in enumerate(values.get("momentum time scale", ()), 1):
-        found[f"momentum time scale/{s}"] = np.median(steps)
+    if "momentum time scale" in values:
+        for s, steps in enumerate(np.median(values["momentum time scale"], axis=-1), 1):
+            found[f"momentum time scale/{s}"] = steps
+        means = np.mean(values["relative log mean square"], axis=-1, dtype="float64")
+        for s, relative in enumerate(means, 1):
+            found[f"relative log mean square/{s}"] = relative
     found["scale decay"] = np.median(values["scale decay"])
-    for s, relative in enumerate(values.get("relative log mean square", ()), 1):
-        found[f"relative log mean square/{s}"] = np.mean(relative, dtype="float64")
     for name in ("parameter RNN norm", "tensor RNN norm"):
         if name in values:
             found[name] = np.mean(values[name], dtype="float64")
@@ -205,9 +207,14 @@ def measure(
 
 
 def true_parameters(optimizer: HierarchicalLOpt) -> list[np.ndarray]:
-    """(N,) copies of the true parameters of each tensor that the optimizer moves."""
-    true = optimizer.true_parameters()
-    return [_numpy(true[i]).reshape(-1) for i in optimizer._members]
+    """(N,) copies of the true parameters of each tensor that the optimizer moves.
+
+    In NumPy, as all else here: a slice for each tensor costs a backend more than the whole step.
+    """
+    held = [_numpy(optimizer._trainable_variables[i]).reshape(-1) for i in optimizer._members]
+    if not optimizer.attends:
+        return held
+    return [x + offset for x, offset in zip(held, _by_tensor(optimizer, optimizer._offset))]
 
 
 def _names(optimizer: HierarchicalLOpt) -> Iterator[str]:
@@ -237,10 +244,9 @@ def _states(optimizer: HierarchicalLOpt) -> list[State]:
 
 def _by_tensor(optimizer: HierarchicalLOpt, buffer: Any) -> list[np.ndarray]:
     """A (..., B, L) buffer of the state as (..., N) numbers for each tensor."""
-    leading = tuple(buffer.shape)[:-2]
-    return [
-        _numpy(tensor).reshape(*leading, -1)
-        for tensor in optimizer.per_variable(buffer) if tensor is not None]
+    whole = _numpy(buffer)
+    flat = whole.reshape(*whole.shape[:-2], -1)
+    return [flat[..., part] for part in optimizer._layout.slices]
 
 
 def _numpy(x: Any) -> np.ndarray:

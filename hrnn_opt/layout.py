@@ -73,6 +73,12 @@ class Layout:
             for k, size in enumerate(self.sizes):
                 self._mask[self._block_slice(k)].reshape(-1)[:size] = 1.0
 
+    @property
+    def slices(self) -> list[slice]:
+        """Where the parameters of each tensor lie in a buffer (..., B * L)."""
+        starts = self._first_block[:-1] * self.lanes
+        return [slice(int(n), int(n + size)) for n, size in zip(starts, self.sizes)]
+
     def _block_slice(self, k: int) -> slice:
         return slice(int(self._first_block[k]), int(self._first_block[k + 1]))
 
@@ -94,12 +100,9 @@ class Layout:
         """One (..., B, L) buffer as K tensors (..., *shape)."""
         models = tuple(buffer.shape)[:-2]
         flat = ops.reshape(buffer, (*models, self.blocks * self.lanes))
-        tensors = []
-        for k, shape in enumerate(self.shapes):
-            start = self._block_slice(k).start * self.lanes
-            tensors.append(
-                ops.reshape(flat[..., start : start + int(self.sizes[k])], (*models, *shape)))
-        return tensors
+        return [
+            ops.reshape(flat[..., part], (*models, *shape))
+            for part, shape in zip(self.slices, self.shapes)]
 
     def tensor_mean(self, x: Any) -> Any:
         """(F, ..., B, L) to (F, ..., K): the mean of each feature over each tensor's parameters."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hrnn_opt import LearningRateDynamics, dynamics
-from hrnn_opt.events import EventWriter
+from hrnn_opt.events import EventWriter, crc32c
 from tests.hrnn_opt.support import fit, model, optimizer, variables
 
 # Served by TensorBoard, whatever the backend that wrote the log.
@@ -94,3 +94,12 @@ def test_a_large_network_has_few_groups(tensorboard):
     groups = sorted({tag.partition("/")[0] for tag in tags})
     assert len(tags) > 160 * 10
     assert len(groups) <= 12 and groups[0] == "overall"
+
+
+@pytest.mark.parametrize("length", [4, 20, 255, 256, 257, 70_000])
+def test_checksums_are_tensorboards(length):
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c as by_the_byte
+
+    assert crc32c(b"123456789") == 0xE3069283
+    data = np.random.default_rng(length).bytes(length)
+    assert crc32c(data) == by_the_byte(data)
