@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from typing import Any, NamedTuple
 
 import keras
@@ -164,6 +165,10 @@ class HierarchicalRNN(keras.layers.Layer):
         seed: of the start values (section "start values" of the released program); the same seed
             gives the same numbers on every backend.
 
+    Attributes:
+        config: the switches.
+        settings: of `hrnn_opt.Pretrained`, where the numbers came with some.
+
     Example:
 
     >>> network = HierarchicalRNN(HierarchicalRNNConfig(), seed=0)
@@ -181,6 +186,7 @@ class HierarchicalRNN(keras.layers.Layer):
     ) -> None:
         super().__init__(dtype="float32", **kwargs)
         self.config = config or HierarchicalRNNConfig()
+        self.settings: dict[str, Any] = {}
         config = self.config
         rng = np.random.default_rng(seed)
 
@@ -283,6 +289,45 @@ class HierarchicalRNN(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> HierarchicalRNN:
         return cls(HierarchicalRNNConfig.from_dict(config["config"]), name=config.get("name"))
+
+    # Files, and the Hub. `hrnn_opt.weights`, which has the work, is built on this module.
+
+    def save(self, path: str | os.PathLike[str], card: str = "", **settings: Any) -> None:
+        """Write a weights file or folder: see `hrnn_opt.Pretrained.save`.
+
+        Args:
+            path: of a file if it ends in `.safetensors`, else of a folder.
+            card: for its readers, in Markdown; for a folder.
+            settings: those of `hrnn_opt.Pretrained` that differ from the network's own.
+        """
+        self._pretrained(settings).save(path, card)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> HierarchicalRNN:
+        """The network in a weights file or folder: see `hrnn_opt.Pretrained.load`."""
+        from hrnn_opt.weights import Pretrained
+
+        return Pretrained.load(path).network()
+
+    def push_to_hub(
+        self, name: str, card: str = "", private: bool | None = None, token: str | None = None,
+        **settings: Any,
+    ) -> str:
+        """Put the network on the Hub: see `hrnn_opt.Pretrained.push_to_hub`."""
+        return self._pretrained(settings).push_to_hub(name, card, private, token)
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> HierarchicalRNN:
+        """The network behind a name that `HierarchicalLOpt` takes for its weights: on the Hub, of
+        a file or folder, or a shipped one."""
+        from hrnn_opt.weights import resolve
+
+        return resolve(name).network()
+
+    def _pretrained(self, settings: dict[str, Any]) -> Any:
+        from hrnn_opt.weights import Pretrained
+
+        return Pretrained.from_network(self, **settings)
 
     # The state before the first step.
 

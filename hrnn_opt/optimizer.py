@@ -31,7 +31,8 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
 
     Args:
         weights: what the optimizer has learned: the name of shipped weights, the path of a weights
-            file, `"untrained"` (random start values), or a `HierarchicalRNN`.
+            file or folder, a name on the Hugging Face Hub (`"user/name"`, or
+            `"user/name@revision"`), `"untrained"` (random start values), or a `HierarchicalRNN`.
         initial_learning_rate: where the log learning rate of every parameter starts: a positive
             number, or a range (low, high) from which they are drawn log-uniformly, half of the
             randomness shared by a tensor (as in meta-training). Only for weights of

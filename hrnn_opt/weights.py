@@ -1,19 +1,24 @@
 """Weights files: the meta-parameters with their config and the settings that they want.
 
 A weights file is safetensors: plain arrays behind a JSON header, so that loading one can execute
-nothing. The header's metadata holds the config and the settings of `Pretrained`.
+nothing. The header's metadata holds the config and the settings of `Pretrained`. A weights folder,
+which a repository on the Hub is too, holds such a file, the same config and settings as JSON for
+all to read, and a card.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 import numbers
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,8 @@ import safetensors
 import safetensors.numpy
 from keras import ops
 
+from hrnn_opt import hub
+from hrnn_opt.card import model_card
 from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.files import write_atomic
 from hrnn_opt.network import HierarchicalRNN
@@ -34,6 +41,9 @@ UNTRAINED_INITIAL_LEARNING_RATE = 3e-3
 PRETRAINED_DIR = Path(__file__).parent / "pretrained"
 # The largest config has some 20 M numbers; ours have 8,400. A file beyond this is not weights.
 LARGEST_FILE = 128 * 2**20
+# The files of a weights folder. A config has some 600 bytes.
+FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
+LARGEST_CONFIG = 2**16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,16 +87,24 @@ class Pretrained:
 
     @classmethod
     def from_network(cls, network: HierarchicalRNN, **settings: Any) -> Pretrained:
-        """The numbers that a network holds now."""
+        """The numbers that a network holds now.
+
+        Args:
+            network: the network.
+            settings: those that shall differ from the network's own `settings`.
+        """
         arrays = {
             name: np.array(ops.convert_to_numpy(ops.convert_to_tensor(variable)), "float32")
             for name, variable in network.meta_parameters.items()
         }
-        return cls(network.config, arrays, **settings)
+        return cls(network.config, arrays, **{**network.settings, **settings})
 
     def network(self) -> HierarchicalRNN:
-        """A new network that holds these meta-parameters."""
+        """A new network that holds these meta-parameters, and the settings."""
         network = HierarchicalRNN(self.config)
+        network.settings = dict(
+            initial_learning_rate=self.initial_learning_rate, learning_rate=self.learning_rate,
+            decay_steps=self.decay_steps)
         if self.arrays is not None:
             for name, variable in network.meta_parameters.items():
                 variable.assign(self.arrays[name])
@@ -148,38 +166,134 @@ class Pretrained:
         ) as error:
             raise ValueError(
                 f"`weights` from {source} are not a safetensors file: {error}") from None
-        if metadata.get("format") != FORMAT:
-            raise ValueError(
-                f"`weights` from {source} must have the format {FORMAT!r}, got "
-                f"{metadata.get('format')!r}.")
-        try:
-            config = HierarchicalRNNConfig.from_dict(json.loads(metadata["config"]))
-            settings = _parse_settings(json.loads(metadata["settings"]))
+        with _usable(source):
+            config, settings = _parse_description(
+                {**metadata, **{
+                    name: json.loads(metadata[name]) for name in ("config", "settings")
+                    if name in metadata}})
             return cls(config, arrays, **settings)
-        except KeyError as error:
-            raise ValueError(f"`weights` from {source} lack the metadata {error}.") from None
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"`weights` from {source} are not usable: {error}") from None
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a weights file, never by halves."""
-        write_atomic(Path(path), self.to_bytes())
+    def to_files(self, card: str = "") -> dict[str, bytes]:
+        """The contents of a weights folder by name.
+
+        Args:
+            card: what its reader shall know, in Markdown: what they were trained on, and measured.
+        """
+        content = self.to_bytes()
+        description = {
+            "format": FORMAT, "config": self.config.to_dict(), "settings": self.settings()}
+        return {
+            FILE: content,
+            CONFIG_FILE: (json.dumps(description, indent=2) + "\n").encode(),
+            CARD_FILE: model_card(self, hashlib.sha256(content).hexdigest(), card).encode(),
+        }
+
+    def save(self, path: str | os.PathLike[str], card: str = "") -> None:
+        """Write a weights file, never by halves, or a weights folder.
+
+        Args:
+            path: of a file if it ends in `.safetensors`; else of a folder, made if need be, in
+                which each file is there whole.
+            card: as in `to_files`; for a folder.
+        """
+        path = Path(path)
+        if path.suffix == ".safetensors":
+            write_atomic(path, self.to_bytes())
+            return
+        path.mkdir(parents=True, exist_ok=True)
+        for name, content in self.to_files(card).items():
+            write_atomic(path / name, content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Pretrained:
-        """Read and check a weights file.
+        """Read and check a weights file, or a weights folder.
 
         Raises:
-            ValueError: as `from_bytes`; also if there is no such file, or it is too large.
+            ValueError: as `from_bytes`; also if there is no such file, it is too large, or the
+                config in a folder is damaged or not that of its weights.
         """
         path = Path(path)
-        if not path.is_file():
-            raise ValueError(f"`weights` must be a file, got {str(path)!r}, which is none.")
-        if path.stat().st_size > LARGEST_FILE:
-            raise ValueError(
-                f"`weights` must be a file of at most {LARGEST_FILE} bytes, got "
-                f"{path.stat().st_size} in {path.name!r}.")
-        return cls.from_bytes(path.read_bytes(), path.name)
+        if not path.is_dir():
+            return cls.from_bytes(_read(path, LARGEST_FILE), path.name)
+        source = f"{path.name}/{CONFIG_FILE}"
+        content = _read(path / CONFIG_FILE, LARGEST_CONFIG)
+        with _usable(source):
+            config, settings = _parse_description(json.loads(content))
+        pretrained = cls.load(path / FILE)
+        if (config, settings) != (pretrained.config, _parse_settings(pretrained.settings())):
+            raise ValueError(f"`weights` from {source} are not those in its {FILE}.")
+        return pretrained
+
+    def push_to_hub(
+        self, name: str, card: str = "", private: bool | None = None, token: str | None = None
+    ) -> str:
+        """Put a weights folder on the Hub; see `hub.upload`.
+
+        Args:
+            name: `user/name`, by which `HierarchicalLOpt` then takes them.
+            card: as in `to_files`.
+            private, token: as in `hub.upload`.
+
+        Returns:
+            The address of the commit.
+        """
+        return hub.upload(name, self.to_files(card), private, token)
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> Pretrained:
+        """Weights from the Hub, from its cache where there is no connection.
+
+        The config is checked before the weights are downloaded, and the size of both before that.
+
+        Args:
+            name: `user/name` or `user/name@revision`.
+
+        Raises:
+            ValueError: as `load` and `hub.download`.
+            ImportError: without the package `huggingface_hub`.
+        """
+        path = hub.download(name, CONFIG_FILE, LARGEST_CONFIG)
+        with _usable(f"{name} on the Hub"):
+            _parse_description(json.loads(_read(path, LARGEST_CONFIG)))
+        # Of the same commit, after which the folder is named.
+        commit = f"{name.partition('@')[0]}@{path.parent.name}"
+        return cls.load(hub.download(commit, FILE, LARGEST_FILE).parent)
+
+
+@contextlib.contextmanager
+def _usable(source: str) -> Iterator[None]:
+    """One error for all that can be wrong with parsed weights."""
+    try:
+        yield
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"`weights` from {source} are not usable: {error}") from None
+
+
+def _read(path: Path, most: int) -> bytes:
+    """A file's content; nothing of it where it is larger than `most` bytes."""
+    if not path.is_file():
+        raise ValueError(f"`weights` must be a file, got {str(path)!r}, which is none.")
+    with path.open("rb") as file:
+        content = file.read(most + 1) if path.stat().st_size <= most else None
+    if content is None or len(content) > most:
+        raise ValueError(
+            f"`weights` must be a file of at most {most} bytes, got {path.stat().st_size} in "
+            f"{path.name!r}.")
+    return content
+
+
+def _parse_description(description: Any) -> tuple[HierarchicalRNNConfig, dict[str, Any]]:
+    """The config and the settings that a weights file or folder states."""
+    if not isinstance(description, dict):
+        raise ValueError(f"the description must be a dict, got {type(description).__name__}.")
+    if description.get("format") != FORMAT:
+        raise ValueError(
+            f"they must have the format {FORMAT!r}, got {description.get('format')!r:.100}.")
+    for name in ("config", "settings"):
+        if name not in description:
+            raise ValueError(f"they lack the metadata {name!r}.")
+    return (HierarchicalRNNConfig.from_dict(description["config"]),
+            _parse_settings(description["settings"]))
 
 
 def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
@@ -197,7 +311,8 @@ def resolve(weights: Any, lookahead: bool | None = None, seed: int = 0) -> Pretr
     """What a caller of `HierarchicalLOpt` means by `weights`.
 
     Args:
-        weights: a shipped name, a path, `"untrained"`, a network, or what `to_config` gave.
+        weights: a shipped name, the path of a weights file or folder, a name on the Hub,
+            `"untrained"`, a network, or what `to_config` gave.
         lookahead: False turns it off; True asks for it; None takes it as it is.
         seed: of the numbers of `"untrained"` ones.
 
@@ -226,18 +341,24 @@ def _find(weights: Any, lookahead: bool, seed: int) -> Pretrained:
         return from_config(weights, seed)
     if not isinstance(weights, (str, os.PathLike)):
         raise ValueError(
-            "`weights` must be a shipped name, a path, 'untrained' or a HierarchicalRNN, got "
-            f"{type(weights).__name__}.")
+            "`weights` must be a shipped name, a path, a name on the Hub, 'untrained' or a "
+            f"HierarchicalRNN, got {type(weights).__name__}.")
     if weights == UNTRAINED:
         return untrained(HierarchicalRNNConfig(lookahead=lookahead), seed)
     if weights in shipped():
         return dataclasses.replace(
             Pretrained.load(PRETRAINED_DIR / f"{weights}.safetensors"), name=weights)
-    if os.path.isfile(weights):
+    if os.path.exists(weights):
         return Pretrained.load(weights)
-    raise ValueError(
-        f"`weights` must be one of {[*shipped(), UNTRAINED]}, the path of a weights file or a "
-        f"HierarchicalRNN, got {str(weights)!r}.")
+    allowed = (
+        f"one of {[*shipped(), UNTRAINED]}, the path of a weights file or folder, a name on the "
+        "Hub ('user/name') or a HierarchicalRNN")
+    if not isinstance(weights, str) or not hub.is_name(weights):
+        raise ValueError(f"`weights` must be {allowed}, got {str(weights)!r}.")
+    try:
+        return Pretrained.from_pretrained(weights)
+    except ValueError as error:
+        raise ValueError(f"`weights` must be {allowed}, got {weights!r}. {error}") from error
 
 
 def untrained(config: HierarchicalRNNConfig, seed: int = 0) -> Pretrained:
