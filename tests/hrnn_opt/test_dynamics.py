@@ -326,7 +326,7 @@ def test_numbers_at_the_edge():
 
 
 def test_a_tensor_without_a_gradient_yet_has_no_rate():
-    opt = learned("averaging")
+    opt = learned("averaging", weights=weights(**FORMS["averaging"] | {"tensor_step_size": False}))
     moved, still = (keras.Variable(np.ones(3), name=name) for name in ("moved", "still"))
     opt.build([moved, still])
     # The sum of squares and of weights: the second tensor has none of either.
