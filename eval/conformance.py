@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import numpy as np
 from absl import flags
 
 from eval import cli
+from hrnn_opt.files import read_npz
 
 OPTIONS = flags.FlagValues()
 cli.define_json(OPTIONS)
@@ -27,23 +26,21 @@ cli.define_json(OPTIONS)
 # log learning rates and RNN states absolute.
 TOLERANCES = {"parameters": 2e-5, "attended": 2e-5, "log_learning_rate": 5e-5, "states": 2e-5}
 
+# Bytes of a file's arrays.
+LARGEST = 2**31
+
 
 class FormatError(ValueError):
     """A file that is not in the format."""
 
 
 def _read(path: str) -> dict[str, np.ndarray]:
+    if not Path(path).is_file():
+        raise FormatError("no such file")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except FileNotFoundError:
-        raise FormatError("no such file") from None
-    # What numpy and zipfile raise at bytes that are no archive, a damaged one, or no array.
-    except (
-        OSError, ValueError, TypeError, AttributeError, EOFError, KeyError, MemoryError,
-        NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
-    ) as error:
-        raise FormatError(f"not an .npz file without pickles ({error})") from None
+        return read_npz(path, LARGEST)
+    except ValueError as error:
+        raise FormatError(error) from None
 
 
 class _Trajectory:

@@ -3,8 +3,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from hrnn_opt import HierarchicalRNNConfig
-from hrnn_opt.released import NAMES, from_released
+from hrnn_opt import HierarchicalRNNConfig, Pretrained
+from hrnn_opt.released import NAMES, from_released, read_released
+from tests.hrnn_opt.support import assert_equal
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
 
@@ -48,3 +49,63 @@ def test_what_does_not_fit_is_refused(released):
         from_released({**released, "XYZ/update_weights": np.zeros(10)}, lookahead=True)
     with pytest.raises(ValueError, match="finite"):
         from_released({**released, name: np.full(10, np.nan)}, lookahead=True)
+
+
+def write_checkpoint(prefix: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    tf = pytest.importorskip("tensorflow")
+    names = list(arrays)
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix), tensor_names=names, shape_and_slices=[""] * len(names),
+        tensors=[tf.constant(arrays[name]) for name in names])
+
+
+@pytest.mark.jax_only
+def test_a_checkpoint_of_the_released_program_takes_the_same_trajectory(tmp_path, released):
+    from eval import conformance
+    from eval.__main__ import main
+
+    others = {
+        "LOL/update_weights/RMSProp": np.ones((10, 1), "float32"), "global_step": np.int64(7)}
+    write_checkpoint(tmp_path / "model.ckpt-7", {**released, **others})
+    weights = read_released(tmp_path / "model.ckpt-7")
+    expected = from_released(released, lookahead=True)
+    assert weights.config == expected.config
+    assert_equal(list(weights.arrays.values()), list(expected.arrays.values()))
+    # Through our own file the recording is replayed to the same numbers; and as plain arrays.
+    for source, target in (("model.ckpt-7", "w.safetensors"), ("w.safetensors", "w.npz")):
+        assert main(["convert", str(tmp_path / source), str(tmp_path / target)]) == 0
+    loaded = Pretrained.load(tmp_path / "w.safetensors")
+    with np.load(tmp_path / "w.npz") as plain:
+        assert {name: plain[name].tolist() for name in plain} == {
+            name: array.tolist() for name, array in loaded.arrays.items()}
+    with np.load(DATA / "trajectory_multi_lookahead.npz") as file:
+        recording = {k: file[k] for k in file.files if not k.startswith("meta/")}
+    theirs = {f"meta/LOL/{NAMES[name]}": array for name, array in loaded.arrays.items()}
+    deviations = conformance.replay_trajectory({**recording, **theirs})
+    assert deviations["parameters"] < conformance.TOLERANCES["parameters"]
+
+
+@pytest.mark.jax_only
+def test_a_damaged_checkpoint_is_one_clear_error(tmp_path, released):
+    prefix = tmp_path / "model.ckpt"
+    with pytest.raises(ValueError, match=r"no model\.ckpt\.index"):
+        read_released(prefix)
+    write_checkpoint(prefix, {**released, "LOL/update_weights": np.arange(10)})
+    with pytest.raises(ValueError, match="'update_weights' must hold floats, got int64"):
+        read_released(prefix)
+    write_checkpoint(prefix, {"LOL/update_weights": np.ones(10)})
+    with pytest.raises(ValueError, match=r"'model\.ckpt': `arrays` must have one variable named"):
+        read_released(prefix)
+    write_checkpoint(prefix, released)
+    index = tmp_path / "model.ckpt.index"
+    (data,) = tmp_path.glob("model.ckpt.data*")
+    for path in (index, data):
+        content = path.read_bytes()
+        flipped = bytearray(content)
+        flipped[100] ^= 4
+        for damaged in (b"", content[: len(content) // 2], content[:-1], bytes(flipped)):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=r"^`path` 'model\.ckpt': "):
+                read_released(prefix)
+        path.write_bytes(content)
+    read_released(prefix)
