@@ -24,6 +24,7 @@ COMMANDS = {
     "tune": "search the learning rates of hand-designed optimizers",
     "table": "the learned optimizer beside the best tuned ones",
     "robustness": "train from many learning rates: does it ever diverge?",
+    "figure": "one of the paper's figures",
     "benchmark": "throughput of meta-training",
     "curve": "a picture of a meta-training run from its log",
     "lengths": "a picture of the lengths that meta-training draws",

@@ -65,6 +65,14 @@ def define_data_dir(options: flags.FlagValues) -> None:
         required=True, flag_values=options)
 
 
+def need_jax() -> None:
+    """Raises UsageError if Keras is on a backend that training runs are not written for."""
+    import keras
+
+    if keras.backend.backend() != "jax":
+        raise UsageError("training runs need KERAS_BACKEND=jax")
+
+
 def load_data(options: flags.FlagValues) -> Data:
     """The data in `--data_dir`, for training runs.
 
@@ -72,10 +80,7 @@ def load_data(options: flags.FlagValues) -> Data:
         UsageError: if the files are not there, or are no such files, or if Keras is on a backend
             that training runs are not written for.
     """
-    import keras
-
-    if keras.backend.backend() != "jax":
-        raise UsageError("training runs need KERAS_BACKEND=jax")
+    need_jax()
     try:
         return load(options.data_dir)
     except ValueError as error:

@@ -2,11 +2,13 @@
 
 The first four are the paper's (section 5.3 and appendix), with the starts of the test problems. The
 others are of kinds that no choice of weights was made on: they show how far a result carries.
-A network is added by writing one function under `register`.
+A network is added by writing one function under `register`, or in `OTHERS` where it is no
+classifier of images.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import keras
@@ -29,13 +31,13 @@ def build(name: str, input_shape: Shape = (28, 28, 1), classes: int = 10,
     """A new network that maps images to logits.
 
     Args:
-        name: one of `NETWORKS`.
-        input_shape: height, width and channels of an image.
-        classes: number of logits.
+        name: one of `NETWORKS` or `OTHERS`.
+        input_shape: height, width and channels of an image, or the length of a text.
+        classes: number of logits; the vocabulary of a text.
         seed: draws the start values. It seeds Keras's, NumPy's and Python's global generators.
     """
     keras.utils.set_random_seed(seed)
-    return NETWORKS[name](input_shape, classes)
+    return {**NETWORKS, **OTHERS}[name](input_shape, classes)
 
 
 def _by_first_dimension(shape: Shape, dtype: str | None = None) -> keras.KerasTensor:
@@ -127,3 +129,47 @@ def conv_bn_relu(input_shape: Shape, classes: int) -> keras.Model:
     x = block(x, 32)
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(classes)(x))
+
+
+@register
+def rows_gru(input_shape: Shape, classes: int) -> keras.Model:
+    """A recurrent net of 64 GRU units that reads an image row by row, and an affine layer."""
+    return keras.Sequential([
+        keras.Input(input_shape),
+        layers.Reshape((input_shape[0], -1)),
+        layers.GRU(64),
+        layers.Dense(classes),
+    ])
+
+
+def autoencoder(input_shape: Shape, classes: int) -> keras.Model:
+    """Images to logits of their own pixels, through 32 numbers between layers of 128 tanh units."""
+    del classes
+    return keras.Sequential([
+        keras.Input(input_shape),
+        layers.Flatten(),
+        layers.Dense(128, "tanh"),
+        layers.Dense(32),
+        layers.Dense(128, "tanh"),
+        layers.Dense(math.prod(input_shape)),
+        layers.Reshape(input_shape),
+    ])
+
+
+def transformer(input_shape: Shape, classes: int) -> keras.Model:
+    """A language model: two blocks of width 64, four heads, normalised before each part."""
+    (length,), width = input_shape, 64
+    tokens = keras.Input(input_shape, dtype="int32")
+    places = keras.ops.cumsum(keras.ops.ones_like(tokens), axis=1) - 1
+    x = layers.Embedding(classes, width)(tokens) + layers.Embedding(length, width)(places)
+    for _ in range(2):
+        y = layers.LayerNormalization()(x)
+        x = x + layers.MultiHeadAttention(4, width // 4)(y, y, use_causal_mask=True)
+        y = layers.LayerNormalization()(x)
+        x = x + layers.Dense(width)(layers.Dense(4 * width, "gelu")(y))
+    return keras.Model(tokens, layers.Dense(classes)(layers.LayerNormalization()(x)))
+
+
+# Those that are trained on something else than classes of images.
+OTHERS: dict[str, Callable[[Shape, int], keras.Model]] = {
+    "autoencoder": autoencoder, "transformer": transformer}

@@ -7,14 +7,87 @@ from functools import partial
 from typing import Any
 
 import keras
+from keras import ops
 
-BASELINES: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
+Builder = Callable[..., keras.optimizers.Optimizer]
+
+
+class ScheduleFree(keras.optimizers.ScheduleFreeAdamW):
+    """Keras's schedule-free AdamW, evaluated where the method says (Defazio et al. 2024): at the
+    average x, while between steps the model holds y = (1 - beta_1) z + beta_1 x."""
+
+    def finalize_variable_values(self, var_list: list[keras.Variable]) -> None:
+        for variable in var_list:
+            fast = self._momentums[self._get_variable_index(variable)]
+            if fast is not None:
+                self.assign(variable, (variable - (1 - self.beta_1) * fast) / self.beta_1)
+        super().finalize_variable_values(var_list)
+
+
+class Optax(keras.optimizers.Optimizer):
+    """An optimizer of optax as one of Keras, on the JAX backend.
+
+    Args:
+        transformation: what optax gives; it brings its own learning rate, and `learning_rate`
+            multiplies its updates.
+    """
+
+    def __init__(self, transformation: Any, learning_rate: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        self._transformation = transformation
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        import jax
+
+        leaves, self._structure = jax.tree.flatten(
+            self._transformation.init([variable.value for variable in variables]))
+        self._leaves = [
+            self.add_variable(leaf.shape, initializer=lambda shape, dtype=None, leaf=leaf: leaf,
+                              dtype=str(leaf.dtype), name=f"state_{i}")
+            for i, leaf in enumerate(leaves)]
+
+    def _backend_update_step(
+        self, grads: list[Any], trainable_variables: list[keras.Variable], learning_rate: Any
+    ) -> None:
+        import jax
+
+        values = [ops.convert_to_tensor(variable) for variable in trainable_variables]
+        state = jax.tree.unflatten(
+            self._structure, [ops.convert_to_tensor(leaf) for leaf in self._leaves])
+        updates, state = self._transformation.update(list(grads), state, values)
+        for variable, value, update in zip(trainable_variables, values, updates):
+            self.assign(variable, value + learning_rate * update)
+        for leaf, value in zip(self._leaves, jax.tree.leaves(state)):
+            self.assign(leaf, value)
+
+
+def _of_optax(name: str) -> Builder:
+    def build(**settings: Any) -> Optax:
+        import optax
+
+        return Optax(getattr(optax.contrib, name)(), **settings)
+
+    return build
+
+
+# The paper's.
+BASELINES: dict[str, Builder] = {
     "adam": keras.optimizers.Adam,
     "rmsprop": keras.optimizers.RMSprop,
     "sgd": partial(keras.optimizers.SGD, momentum=0.9),
 }
+# Those whose learning rate is tuned, and those that are used as they come, as the learned one is.
+TUNED: dict[str, Builder] = {**BASELINES, "adamw": keras.optimizers.AdamW}
+UNTUNED: dict[str, Builder] = {
+    "schedule_free": ScheduleFree,
+    "prodigy": _of_optax("prodigy"),
+    "dadapt": _of_optax("dadapt_adamw"),
+}
 LEARNED = "hrnn"
-OPTIMIZERS = (LEARNED, *BASELINES)
+OPTIMIZERS = (LEARNED, *TUNED, *UNTUNED)
 SCHEDULES = ("constant", "cosine")
 
 
@@ -39,4 +112,4 @@ def build(name: str, *, learning_rate: float | None, schedule: str, steps: int,
         from hrnn_opt import HierarchicalLOpt
 
         return HierarchicalLOpt(**settings)
-    return BASELINES[name](**settings)
+    return {**TUNED, **UNTUNED}[name](**settings)

@@ -16,6 +16,8 @@ import numpy as np
 # Of numbers: as the colour-blind see it, too, from dark to light.
 MAP = "viridis"
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+# For what stands beside the learned optimizer.
+QUIET = (BLUE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", GREY, "#000000")
 
 
 def panels(
@@ -65,8 +67,13 @@ def labels(
             arrowprops={"arrowstyle": "-", "color": colours[k], "linewidth": 0.5})
 
 
-def save(figure: plt.Figure, path: str | Path) -> None:
-    """Write a PNG, and its folder if need be."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+def save(figure: plt.Figure, path: str | Path, vector: bool = False) -> None:
+    """Write a PNG, and its folder if need be; `vector`: an SVG beside it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100, format="png")
+    if vector:
+        # The same picture shall be the same file.
+        with plt.rc_context({"svg.hashsalt": path.stem}):
+            figure.savefig(path.with_suffix(".svg"), format="svg", metadata={"Date": None})
     plt.close(figure)

@@ -63,9 +63,24 @@ def minibatches(examples: int, batch_size: int, steps: int, seed: int) -> np.nda
     return np.concatenate(epochs)[:steps].astype("int32")
 
 
-def cross_entropies(labels: jax.Array, logits: jax.Array) -> jax.Array:
-    """The softmax cross entropy of each example."""
-    return keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+def example_losses(targets: jax.Array, logits: jax.Array) -> jax.Array:
+    """(B,) the loss of each example, a mean over its positions: the softmax cross entropy where
+    targets are whole numbers, (B, ...) for logits of one more axis; the logistic one of each pixel
+    where they are pixels in [0, 1]."""
+    if jnp.issubdtype(targets.dtype, jnp.integer):
+        losses = keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)
+    else:
+        losses = jax.nn.softplus(logits) - targets * logits
+    return losses.reshape(len(targets), -1).mean(-1)
+
+
+def example_accuracies(targets: jax.Array, logits: jax.Array) -> jax.Array:
+    """(B,) the share of an example's positions that are right, pixels up to their half."""
+    if jnp.issubdtype(targets.dtype, jnp.integer):
+        right = jnp.argmax(logits, -1) == targets
+    else:
+        right = (logits > 0) == (targets > 0.5)
+    return right.reshape(len(targets), -1).mean(-1)
 
 
 def final_values(model: keras.Model, optimizer: keras.optimizers.Optimizer, trainable: Arrays,
@@ -85,12 +100,12 @@ def final_values(model: keras.Model, optimizer: keras.optimizers.Optimizer, trai
 def train(model: keras.Model, optimizer: keras.optimizers.Optimizer, data: Data, *, steps: int,
           batch_size: int, seed: int, on_progress: Callable[[int], Any] | None = None,
           ) -> dict[str, Any]:
-    """Train a classifier and leave the trained values in the model.
+    """Train a network and leave the trained values in the model.
 
     The run stops early, as diverged, when the loss is no longer finite.
 
     Args:
-        model: maps images to logits.
+        model: maps inputs to logits of what `example_losses` takes as targets.
         optimizer: a Keras optimizer, not built yet.
         data: what to train and test on.
         steps: number of steps.
@@ -151,7 +166,7 @@ def _compile_step(model: keras.Model, optimizer: keras.optimizers.Optimizer,
 
     def loss(trainable: Arrays, non_trainable: Arrays, x: jax.Array, y: jax.Array):
         logits, non_trainable = model.stateless_call(trainable, non_trainable, x, training=True)
-        return cross_entropies(y, logits).mean(), non_trainable
+        return example_losses(y, logits).mean(), non_trainable
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: State, x: jax.Array, y: jax.Array, order: jax.Array) -> State:
@@ -176,11 +191,10 @@ def _compile_evaluation(model: keras.Model, optimizer: keras.optimizers.Optimize
         def totals(batch: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             images, labels = batch
             logits, _ = model.stateless_call(trainable, state.non_trainable, images, training=False)
-            correct = jnp.argmax(logits, -1) == labels
-            return cross_entropies(labels, logits).sum(), correct.sum()
+            return example_losses(labels, logits).sum(), example_accuracies(labels, logits).sum()
 
         full = len(y) // EVALUATION_BATCH * EVALUATION_BATCH
-        loss, correct = 0.0, 0
+        loss, correct = 0.0, 0.0
         if full:
             batches = [a[:full].reshape(-1, EVALUATION_BATCH, *a.shape[1:]) for a in (x, y)]
             losses, corrects = jax.lax.map(totals, tuple(batches))

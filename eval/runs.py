@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from eval import networks, optimizers
 from eval.data import Data
@@ -17,7 +17,7 @@ class Run:
     """One training run.
 
     Attributes:
-        network: one of `eval.networks.NETWORKS`.
+        network: one of `eval.networks.NETWORKS` or `OTHERS`.
         optimizer: one of `eval.optimizers.OPTIMIZERS`.
         steps: number of steps.
         learning_rate: None leaves the optimizer its own.
@@ -27,6 +27,8 @@ class Run:
         weights: of the learned optimizer; None leaves it its own.
         initial_learning_rate: likewise.
     """
+
+    KEYS: ClassVar[frozenset[str]] = frozenset({"final_training_loss", "curve", "diverged"})
 
     network: str
     optimizer: str
@@ -49,7 +51,7 @@ class Run:
 
     def configuration(self, data: Data) -> dict[str, Any]:
         """Everything that the result depends on: the weights by content, since a name's change."""
-        checksum = _weights_checksum(self.weights) if self.optimizer == optimizers.LEARNED else None
+        checksum = weights_checksum(self.weights) if self.optimizer == optimizers.LEARNED else None
         return {**dataclasses.asdict(self), "weights_sha256": checksum, "data": data.fingerprint}
 
     def execute(self, data: Data, on_progress: Callable[[int], Any] | None = None,
@@ -70,7 +72,8 @@ class Run:
 
 
 @functools.cache
-def _weights_checksum(weights: str | None) -> str:
+def weights_checksum(weights: str | None) -> str:
+    """Weights by their content; None stands for the default ones."""
     from hrnn_opt.weights import resolve
 
     return hashlib.sha256(resolve(weights or "default").to_bytes()).hexdigest()[:16]

@@ -2,6 +2,9 @@
 
 A file is written beside its place and then renamed: a killed program leaves whole results only, and
 the next one runs what is missing. Several programs may share a store.
+
+What a store holds is not only `eval.runs.Run`s: anything hashable that has their `title`,
+`configuration` and `execute` will do, if its results have the keys in `KEYS`.
 """
 
 from __future__ import annotations
@@ -10,17 +13,30 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import tqdm
 
 from eval.data import Data
-from eval.runs import Run
+from eval.workers import Workers
 from hrnn_opt.files import write_atomic
 
 Result = dict[str, Any]
+
+
+class Storable(Protocol):
+    """A run: data that decide its numbers."""
+
+    KEYS: frozenset[str]
+
+    @property
+    def title(self) -> str: ...
+
+    def configuration(self, data: Data) -> dict[str, Any]: ...
+
+    def execute(self, data: Data) -> Result: ...
 
 
 class Store:
@@ -29,44 +45,59 @@ class Store:
     Args:
         folder: made at the first result.
         data: what the runs are trained on.
+        workers: processes to run in; None: one run after the other, in this process.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], data: Data) -> None:
+    def __init__(self, folder: str | os.PathLike[str], data: Data, workers: Workers | None = None,
+                 ) -> None:
         self.folder = Path(folder)
         self.data = data
+        self.workers = workers
 
-    def path(self, run: Run) -> Path:
+    def path(self, run: Storable) -> Path:
         """Where the run's result is, or will be."""
         configuration = json.dumps(run.configuration(self.data), sort_keys=True)
         digest = hashlib.sha256(configuration.encode()).hexdigest()[:12]
         return self.folder / f"{run.title}-{digest}.json"
 
-    def get(self, run: Run) -> Result | None:
+    def get(self, run: Storable) -> Result | None:
         """The run's result, or None if there is none or its file is damaged."""
         try:
             result = json.loads(self.path(run).read_text())
         except (OSError, ValueError):
             return None
-        complete = isinstance(result, dict) and {"final_training_loss", "curve", "diverged"} <= set(
-            result)
+        complete = isinstance(result, dict) and set(result) >= run.KEYS
         expected = run.configuration(self.data).items()
         return result if complete and expected <= result.items() else None
 
-    def put(self, run: Run, result: Result) -> None:
+    def put(self, run: Storable, result: Result) -> None:
         """Keep a result."""
         write_json(self.path(run), result)
 
-    def results(self, runs: Iterable[Run], title: str = "runs") -> list[Result]:
+    def results(self, runs: Iterable[Storable], title: str = "runs") -> list[Result]:
         """The results of all runs, after those that are missing have been run."""
         runs = list(runs)
-        missing = [run for run in runs if self.get(run) is None]
-        bar = tqdm.tqdm(missing, desc=title, unit="run", disable=not missing)
-        for run in bar:
+        missing = [run for run in dict.fromkeys(runs) if self.get(run) is None]
+        bar = tqdm.tqdm(total=len(missing), desc=title, unit="run", disable=not missing)
+        for run, result in self._executed(missing, bar):
+            self.put(run, result)
+            bar.update()
+        bar.close()
+        return [self.get(run) for run in runs]
+
+    def _executed(self, runs: list[Storable], bar: tqdm.tqdm) -> Iterator[tuple[Storable, Result]]:
+        if self.workers and runs:
+            for run, result in self.workers.executed(runs, self.data):
+                bar.set_postfix_str(run.title)
+                yield run, result
+            return
+        for run in runs:
             bar.set_postfix_str(run.title)
             # Another program may have been here since.
             if self.get(run) is None:
-                self.put(run, run.execute(self.data))
-        return [self.get(run) for run in runs]
+                yield run, run.execute(self.data)
+            else:
+                bar.update()
 
 
 def write_json(path: Path, value: Any) -> None:

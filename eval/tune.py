@@ -29,7 +29,7 @@ OPTIONS = flags.FlagValues()
 flags.DEFINE_list("networks", list(networks.PAPER), f"Some of {', '.join(networks.NETWORKS)}.",
                   flag_values=OPTIONS)
 flags.DEFINE_list("optimizers", list(optimizers.BASELINES),
-                  f"Some of {', '.join(optimizers.BASELINES)}.", flag_values=OPTIONS)
+                  f"Some of {', '.join(optimizers.TUNED)}.", flag_values=OPTIONS)
 flags.DEFINE_list("schedules", list(optimizers.SCHEDULES),
                   f"Some of {', '.join(optimizers.SCHEDULES)}.", flag_values=OPTIONS)
 flags.DEFINE_list("learning_rates", [f"{rate:g}" for rate in LEARNING_RATES], "The grid.",
@@ -130,7 +130,7 @@ def main(argv: list[str]) -> None:
         (network, optimizer, schedule, steps)
         for steps in cli.integers(OPTIONS, "steps", 1)
         for network in cli.choices(OPTIONS, "networks", networks.NETWORKS)
-        for optimizer in cli.choices(OPTIONS, "optimizers", optimizers.BASELINES)
+        for optimizer in cli.choices(OPTIONS, "optimizers", optimizers.TUNED)
         for schedule in cli.choices(OPTIONS, "schedules", optimizers.SCHEDULES)
     ]
     rates = cli.rates(OPTIONS, "learning_rates")

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from hrnn_opt import dynamics
+from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.optimizer import HierarchicalLOpt
 
 
@@ -165,6 +166,11 @@ class LearningRateDynamics(keras.callbacks.Callback):
             raise ValueError(
                 "`LearningRateDynamics` needs a model compiled with HierarchicalLOpt, got "
                 f"{type(_compiled(self.model)).__name__}.")
+        for optimizer in optimizers:
+            if not isinstance(optimizer.network_config, HierarchicalRNNConfig):
+                raise ValueError(
+                    "`LearningRateDynamics` needs the weights of a HierarchicalRNN, got those of "
+                    f"{type(optimizer.network_config).__name__}.")
         folders = (
             [Path(self.log_dir)] if len(optimizers) == 1
             else [Path(self.log_dir, str(i)) for i in range(len(optimizers))])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from hrnn_opt.config import HierarchicalRNNConfig
-
 if TYPE_CHECKING:
     from hrnn_opt.weights import Pretrained
 
@@ -45,7 +43,7 @@ def model_card(pretrained: Pretrained, digest: str, text: str = "") -> str:
         digest: SHA-256 of their file.
         text: what else its reader shall know.
     """
-    default = HierarchicalRNNConfig()
+    default = type(pretrained.config)()
     switches = ", ".join(
         f"`{field.name}={getattr(pretrained.config, field.name)!r}`"
         for field in dataclasses.fields(default)

@@ -156,18 +156,147 @@ def _straight_through_clip(x: Any, bound: float) -> Any:
     return x + ops.stop_gradient(ops.clip(x, -bound, bound) - x)
 
 
+class Network(keras.layers.Layer):
+    """A learned optimizer as a network: meta-parameters, and the step that they define.
+
+    What `HierarchicalLOpt` and meta-training work with. A subclass adds its weights, and
+    implements `init_state` and `step`.
+
+    Args:
+        config: the switches.
+
+    Attributes:
+        config: the switches.
+        settings: of `hrnn_opt.Pretrained`, where the numbers came with some.
+    """
+
+    def __init__(self, config: Any, **kwargs: Any) -> None:
+        super().__init__(dtype="float32", **kwargs)
+        self.config = config
+        self.settings: dict[str, Any] = {}
+
+    @property
+    def meta_parameters(self) -> dict[str, keras.Variable]:
+        """Every meta-parameter by name."""
+        return {variable.name: variable for variable in self.weights}
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "config": self.config.to_dict()}
+
+    def init_state(
+        self, layout: Layout, log_learning_rate: Any, parameters: Any | None = None
+    ) -> State:
+        """The state before the first step; arguments as `HierarchicalRNN.init_state` takes them."""
+        raise NotImplementedError
+
+    def step(
+        self, layout: Layout, state: State, gradient: Any, active: np.ndarray | None = None
+    ) -> tuple[State, Step]:
+        """One step; arguments and results are those of `HierarchicalRNN.step`."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _keep_inactive(
+        layout: Layout, active: np.ndarray, state: State, new_state: State, update: Any,
+        attended_update: Any,
+    ) -> tuple[State, Any, Any]:
+        """Undo the step for the tensors that had no gradient."""
+        active_K = ops.convert_to_tensor(np.asarray(active, bool))
+        active_Bx1 = layout.to_lanes(active_K)
+
+        def keep(condition, new, old):
+            return None if new is None else ops.where(condition, new, old)
+
+        kept = {
+            name: keep(active_K if name in PER_TENSOR else active_Bx1, new, old)
+            for name, new, old in zip(State._fields, new_state, state)
+            if name not in PER_MODEL
+        }
+        return (
+            new_state._replace(**kept),
+            keep(active_Bx1, update, ops.zeros_like(update)),
+            keep(active_Bx1, attended_update, ops.zeros_like(update)),
+        )
+
+    # The same, as functions of the meta-parameters.
+
+    def _with(self, meta_parameters: dict[str, Any]) -> keras.StatelessScope:
+        variables = self.meta_parameters
+        if set(meta_parameters) != set(variables):
+            differ = sorted(set(meta_parameters) ^ set(variables))
+            raise ValueError(
+                f"`meta_parameters` must have the network's names; these differ: {differ}.")
+        return keras.StatelessScope(
+            state_mapping=[(variables[name], value) for name, value in meta_parameters.items()])
+
+    def stateless_init_state(
+        self, meta_parameters: dict[str, Any], layout: Layout, log_learning_rate: Any,
+        parameters: Any | None = None,
+    ) -> State:
+        """`init_state` with the given meta-parameters in place of the network's own."""
+        with self._with(meta_parameters):
+            return self.init_state(layout, log_learning_rate, parameters)
+
+    def stateless_step(
+        self, meta_parameters: dict[str, Any], layout: Layout, state: State, gradient: Any,
+        active: np.ndarray | None = None,
+    ) -> tuple[State, Step]:
+        """`step` with the given meta-parameters in place of the network's own.
+
+        Raises:
+            ValueError: if `meta_parameters` has not exactly the network's names.
+        """
+        with self._with(meta_parameters):
+            return self.step(layout, state, gradient, active)
+
+    # Files, and the Hub. `hrnn_opt.weights`, which has the work, is built on this module.
+
+    def save(self, path: str | os.PathLike[str], card: str = "", **settings: Any) -> None:
+        """Write a weights file or folder: see `hrnn_opt.Pretrained.save`.
+
+        Args:
+            path: of a file if it ends in `.safetensors`, else of a folder.
+            card: for its readers, in Markdown; for a folder.
+            settings: those of `hrnn_opt.Pretrained` that differ from the network's own.
+        """
+        self._pretrained(settings).save(path, card)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Network:
+        """The network in a weights file or folder: see `hrnn_opt.Pretrained.load`."""
+        from hrnn_opt.weights import Pretrained
+
+        return Pretrained.load(path).network()
+
+    def push_to_hub(
+        self, name: str, card: str = "", private: bool | None = None, token: str | None = None,
+        **settings: Any,
+    ) -> str:
+        """Put the network on the Hub: see `hrnn_opt.Pretrained.push_to_hub`."""
+        return self._pretrained(settings).push_to_hub(name, card, private, token)
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> Network:
+        """The network behind a name that `HierarchicalLOpt` takes for its weights: on the Hub, of
+        a file or folder, or a shipped one."""
+        from hrnn_opt.weights import resolve
+
+        return resolve(name).network()
+
+    def _pretrained(self, settings: dict[str, Any]) -> Any:
+        from hrnn_opt.weights import Pretrained
+
+        return Pretrained.from_network(self, **settings)
+
+
 @keras.saving.register_keras_serializable(package="hrnn_opt")
-class HierarchicalRNN(keras.layers.Layer):
+class HierarchicalRNN(Network):
     """The meta-parameters of the learned optimizer, and the step that they define.
 
     Args:
         config: the switches.
         seed: of the start values (section "start values" of the released program); the same seed
             gives the same numbers on every backend.
-
-    Attributes:
-        config: the switches.
-        settings: of `hrnn_opt.Pretrained`, where the numbers came with some.
 
     Example:
 
@@ -184,9 +313,7 @@ class HierarchicalRNN(keras.layers.Layer):
     def __init__(
         self, config: HierarchicalRNNConfig | None = None, seed: int = 0, **kwargs: Any
     ) -> None:
-        super().__init__(dtype="float32", **kwargs)
-        self.config = config or HierarchicalRNNConfig()
-        self.settings: dict[str, Any] = {}
+        super().__init__(config or HierarchicalRNNConfig(), **kwargs)
         config = self.config
         rng = np.random.default_rng(seed)
 
@@ -283,51 +410,9 @@ class HierarchicalRNN(keras.layers.Layer):
         below = {id(variable) for variable in named.values()}
         return named | {v.name: v for v in self.weights if id(v) not in below}
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "config": self.config.to_dict()}
-
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> HierarchicalRNN:
         return cls(HierarchicalRNNConfig.from_dict(config["config"]), name=config.get("name"))
-
-    # Files, and the Hub. `hrnn_opt.weights`, which has the work, is built on this module.
-
-    def save(self, path: str | os.PathLike[str], card: str = "", **settings: Any) -> None:
-        """Write a weights file or folder: see `hrnn_opt.Pretrained.save`.
-
-        Args:
-            path: of a file if it ends in `.safetensors`, else of a folder.
-            card: for its readers, in Markdown; for a folder.
-            settings: those of `hrnn_opt.Pretrained` that differ from the network's own.
-        """
-        self._pretrained(settings).save(path, card)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> HierarchicalRNN:
-        """The network in a weights file or folder: see `hrnn_opt.Pretrained.load`."""
-        from hrnn_opt.weights import Pretrained
-
-        return Pretrained.load(path).network()
-
-    def push_to_hub(
-        self, name: str, card: str = "", private: bool | None = None, token: str | None = None,
-        **settings: Any,
-    ) -> str:
-        """Put the network on the Hub: see `hrnn_opt.Pretrained.push_to_hub`."""
-        return self._pretrained(settings).push_to_hub(name, card, private, token)
-
-    @classmethod
-    def from_pretrained(cls, name: str) -> HierarchicalRNN:
-        """The network behind a name that `HierarchicalLOpt` takes for its weights: on the Hub, of
-        a file or folder, or a shipped one."""
-        from hrnn_opt.weights import resolve
-
-        return resolve(name).network()
-
-    def _pretrained(self, settings: dict[str, Any]) -> Any:
-        from hrnn_opt.weights import Pretrained
-
-        return Pretrained.from_network(self, **settings)
 
     # The state before the first step.
 
@@ -509,29 +594,6 @@ class HierarchicalRNN(keras.layers.Layer):
             mean = ops.mean(ops.take(tensor_hidden, np.flatnonzero(active), axis=-1), axis=-1)
         return tensor_hidden, self.global_rnn(mean, state.global_hidden)
 
-    @staticmethod
-    def _keep_inactive(
-        layout: Layout, active: np.ndarray, state: State, new_state: State, update: Any,
-        attended_update: Any,
-    ) -> tuple[State, Any, Any]:
-        """Undo the step for the tensors that had no gradient."""
-        active_K = ops.convert_to_tensor(np.asarray(active, bool))
-        active_Bx1 = layout.to_lanes(active_K)
-
-        def keep(condition, new, old):
-            return None if new is None else ops.where(condition, new, old)
-
-        kept = {
-            name: keep(active_K if name in PER_TENSOR else active_Bx1, new, old)
-            for name, new, old in zip(State._fields, new_state, state)
-            if name not in PER_MODEL
-        }
-        return (
-            new_state._replace(**kept),
-            keep(active_Bx1, update, ops.zeros_like(update)),
-            keep(active_Bx1, attended_update, ops.zeros_like(update)),
-        )
-
     def _read_outs(self, hidden: Any) -> dict[str, Any]:
         """(..., B, L) each: everything that is read from the new hidden state, in one product."""
         names = [name for name in _READ_OUTS if hasattr(self, f"{name}_weights")]
@@ -626,34 +688,3 @@ class HierarchicalRNN(keras.layers.Layer):
         if not self.config.learnable_scale_decay:
             return ops.full_like(state.scale_decay, CONSTANT_SCALE_DECAY)
         return ops.sigmoid(read["scale_decay"] + self.scale_decay_bias)
-
-    # The same, as functions of the meta-parameters.
-
-    def _with(self, meta_parameters: dict[str, Any]) -> keras.StatelessScope:
-        variables = self.meta_parameters
-        if set(meta_parameters) != set(variables):
-            differ = sorted(set(meta_parameters) ^ set(variables))
-            raise ValueError(
-                f"`meta_parameters` must have the network's names; these differ: {differ}.")
-        return keras.StatelessScope(
-            state_mapping=[(variables[name], value) for name, value in meta_parameters.items()])
-
-    def stateless_init_state(
-        self, meta_parameters: dict[str, Any], layout: Layout, log_learning_rate: Any,
-        parameters: Any | None = None,
-    ) -> State:
-        """`init_state` with the given meta-parameters in place of the network's own."""
-        with self._with(meta_parameters):
-            return self.init_state(layout, log_learning_rate, parameters)
-
-    def stateless_step(
-        self, meta_parameters: dict[str, Any], layout: Layout, state: State, gradient: Any,
-        active: np.ndarray | None = None,
-    ) -> tuple[State, Step]:
-        """`step` with the given meta-parameters in place of the network's own.
-
-        Raises:
-            ValueError: if `meta_parameters` has not exactly the network's names.
-        """
-        with self._with(meta_parameters):
-            return self.step(layout, state, gradient, active)

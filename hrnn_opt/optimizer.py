@@ -12,7 +12,7 @@ from keras import ops
 
 from hrnn_opt import backend
 from hrnn_opt import weights as weights_lib
-from hrnn_opt.config import HierarchicalRNNConfig
+from hrnn_opt.kinds import NetworkConfig
 from hrnn_opt.layout import Layout
 from hrnn_opt.network import State, move_average
 
@@ -32,7 +32,8 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
     Args:
         weights: what the optimizer has learned: the name of shipped weights, the path of a weights
             file or folder, a name on the Hugging Face Hub (`"user/name"`, or
-            `"user/name@revision"`), `"untrained"` (random start values), or a `HierarchicalRNN`.
+            `"user/name@revision"`), `"untrained"` (random start values), or a network: a
+            `HierarchicalRNN`, or a `CoordinatewiseLSTM`, with nothing above the parameters.
         initial_learning_rate: where the log learning rate of every parameter starts: a positive
             number, or a range (low, high) from which they are drawn log-uniformly, half of the
             randomness shared by a tensor (as in meta-training). Only for weights of
@@ -128,7 +129,7 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         self._state_variables = {}
 
     @property
-    def network_config(self) -> HierarchicalRNNConfig:
+    def network_config(self) -> NetworkConfig:
         """The switches of the network behind the optimizer."""
         return self._pretrained.config
 
@@ -204,7 +205,7 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
     def _initial_log_learning_rate(self) -> np.ndarray:
         """(B, L) initial log learning rates: half of a range by tensor, half by parameter."""
         layout = self._layout
-        if self.network_config.step_size == "normalized":
+        if self.network_config.step_size != "learned":
             return np.zeros((layout.blocks, layout.lanes), "float32")
         rate = self.initial_learning_rate or self._pretrained.initial_learning_rate
         low, high = np.log(rate if isinstance(rate, (tuple, list)) else (rate, rate)) / 2

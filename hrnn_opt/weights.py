@@ -31,7 +31,8 @@ from hrnn_opt import hub
 from hrnn_opt.card import model_card
 from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.files import write_atomic
-from hrnn_opt.network import HierarchicalRNN
+from hrnn_opt.kinds import NetworkConfig, config_from_dict, network_of
+from hrnn_opt.network import HierarchicalRNN, Network
 from hrnn_opt.schedules import InverseSquareRootDecay
 
 FORMAT = "hrnn_opt.1"
@@ -65,7 +66,7 @@ class Pretrained:
             allowed.
     """
 
-    config: HierarchicalRNNConfig
+    config: NetworkConfig
     arrays: dict[str, np.ndarray] | None
     initial_learning_rate: float | tuple[float, float] = 1e-3
     learning_rate: float = 1.0
@@ -86,7 +87,7 @@ class Pretrained:
         return self.learning_rate
 
     @classmethod
-    def from_network(cls, network: HierarchicalRNN, **settings: Any) -> Pretrained:
+    def from_network(cls, network: Network, **settings: Any) -> Pretrained:
         """The numbers that a network holds now.
 
         Args:
@@ -99,9 +100,9 @@ class Pretrained:
         }
         return cls(network.config, arrays, **{**network.settings, **settings})
 
-    def network(self) -> HierarchicalRNN:
+    def network(self) -> Network:
         """A new network that holds these meta-parameters, and the settings."""
-        network = HierarchicalRNN(self.config)
+        network = network_of(self.config)
         network.settings = dict(
             initial_learning_rate=self.initial_learning_rate, learning_rate=self.learning_rate,
             decay_steps=self.decay_steps)
@@ -282,7 +283,7 @@ def _read(path: Path, most: int) -> bytes:
     return content
 
 
-def _parse_description(description: Any) -> tuple[HierarchicalRNNConfig, dict[str, Any]]:
+def _parse_description(description: Any) -> tuple[NetworkConfig, dict[str, Any]]:
     """The config and the settings that a weights file or folder states."""
     if not isinstance(description, dict):
         raise ValueError(f"the description must be a dict, got {type(description).__name__}.")
@@ -292,7 +293,7 @@ def _parse_description(description: Any) -> tuple[HierarchicalRNNConfig, dict[st
     for name in ("config", "settings"):
         if name not in description:
             raise ValueError(f"they lack the metadata {name!r}.")
-    return (HierarchicalRNNConfig.from_dict(description["config"]),
+    return (config_from_dict(description["config"]),
             _parse_settings(description["settings"]))
 
 
@@ -335,7 +336,7 @@ def resolve(weights: Any, lookahead: bool | None = None, seed: int = 0) -> Pretr
 def _find(weights: Any, lookahead: bool, seed: int) -> Pretrained:
     if isinstance(weights, Pretrained):
         return weights
-    if isinstance(weights, HierarchicalRNN):
+    if isinstance(weights, Network):
         return Pretrained.from_network(weights)
     if isinstance(weights, dict):
         return from_config(weights, seed)
@@ -396,7 +397,7 @@ def from_config(description: dict[str, Any], seed: int = 0) -> Pretrained:
         return Pretrained.from_bytes(content, "the optimizer's config")
     settings = dict(description)
     try:
-        name, config = settings.pop("name"), HierarchicalRNNConfig.from_dict(settings.pop("config"))
+        name, config = settings.pop("name"), config_from_dict(settings.pop("config"))
     except KeyError as error:
         raise ValueError(f"`weights` in the optimizer's config lack {error}.") from None
     settings = _parse_settings(settings)
@@ -451,14 +452,14 @@ def _is_number(x: Any) -> bool:
 
 
 @functools.cache
-def _shapes(config: HierarchicalRNNConfig) -> dict[str, tuple[int, ...]]:
+def _shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     return {
         name: tuple(variable.shape)
-        for name, variable in HierarchicalRNN(config).meta_parameters.items()
+        for name, variable in network_of(config).meta_parameters.items()
     }
 
 
-def _check_arrays(arrays: dict[str, np.ndarray], config: HierarchicalRNNConfig) -> None:
+def _check_arrays(arrays: dict[str, np.ndarray], config: NetworkConfig) -> None:
     expected = _shapes(config)
     if set(arrays) != set(expected):
         differ = sorted(set(arrays) ^ set(expected))

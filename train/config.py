@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from hrnn_opt.config import HierarchicalRNNConfig
+from hrnn_opt.kinds import NetworkConfig, config_from_dict
 
 ESTIMATORS = ("tbptt", "es", "pes", "mix")
 META_OPTIMIZERS = ("adam", "rmsprop")
@@ -26,7 +26,8 @@ class TrainConfig:
 
     Args:
         suite: names of problem suites joined by `+`; one may be weighted, as in `paper*0.5+broad`.
-        network: switches of the `HierarchicalRNN`, where they differ from its own defaults.
+        network: switches of the `HierarchicalRNN`, where they differ from its own defaults; or
+            `{"kind": "coordinatewise_lstm"}`.
         initial_weights: a weights file to start from, or "" for the start values.
         trainable: a regular expression: the meta-parameters whose whole names it matches are
             trained, the others stay as they are.
@@ -145,9 +146,9 @@ class TrainConfig:
         return re.fullmatch(self.trainable, name) is not None
 
     @property
-    def network_config(self) -> HierarchicalRNNConfig:
+    def network_config(self) -> NetworkConfig:
         """The switches of the network that is trained."""
-        return HierarchicalRNNConfig.from_dict(dict(self.network))
+        return config_from_dict(dict(self.network))
 
     def to_json(self) -> str:
         """The record as JSON, one field a line."""

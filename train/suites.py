@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from hrnn_opt.network import HierarchicalRNN
+from hrnn_opt.network import Network
 from problems import Problem, suite
 from train.config import TrainConfig
 from train.tasks import Family
@@ -31,7 +31,7 @@ def weighted_specs(description: str) -> list[tuple[Problem, float]]:
 
 
 def families(
-    config: TrainConfig, network: HierarchicalRNN
+    config: TrainConfig, network: Network
 ) -> tuple[list[Family], list[float]]:
     """The suite's specs grouped by program, and the probability of each group."""
     groups: dict[object, list[tuple[Problem, float]]] = defaultdict(list)

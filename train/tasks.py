@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hrnn_opt.layout import Layout
-from hrnn_opt.network import HierarchicalRNN, State, move_average
+from hrnn_opt.network import Network, State, move_average
 from problems import Problem
 from train.config import TrainConfig
 from train.lengths import horizons, log_uniform
@@ -80,7 +80,7 @@ class Family:
     """
 
     def __init__(
-        self, specs: Sequence[Problem], network: HierarchicalRNN, config: TrainConfig
+        self, specs: Sequence[Problem], network: Network, config: TrainConfig
     ) -> None:
         self.specs = list(specs)
         self.problem = self.specs[0]
@@ -139,7 +139,7 @@ class Family:
     def _initial_log_learning_rates(self, key: jax.Array) -> jax.Array:
         """(M, B, L): for each tensor a part u and for each parameter a part v of the log range."""
         shape = (self.config.models, self.layout.blocks, self.layout.lanes)
-        if self.network.config.step_size == "normalized":
+        if self.network.config.step_size != "learned":
             return jnp.zeros(shape)
         low, high = np.log(self.config.initial_learning_rate) / 2
         tensor_key, parameter_key = jax.random.split(key)

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hrnn_opt.network import HierarchicalRNN
+from hrnn_opt.kinds import network_of
+from hrnn_opt.network import Network
 from hrnn_opt.weights import Pretrained
 from train import checkpoints, estimators, lengths, machine, suites
 from train.config import TrainConfig
@@ -90,9 +91,9 @@ class Trainer:
             [tasks.step / tasks.horizon for tasks in runs], axis=1))
         self._update = jax.jit(self._updated)
 
-    def _initial_network(self) -> HierarchicalRNN:
+    def _initial_network(self) -> Network:
         if not self.config.initial_weights:
-            return HierarchicalRNN(self.config.network_config, seed=self.config.seed)
+            return network_of(self.config.network_config, seed=self.config.seed)
         pretrained = Pretrained.load(self.config.initial_weights)
         if pretrained.config != self.config.network_config:
             raise ValueError(

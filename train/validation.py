@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import problems
-from hrnn_opt.network import HierarchicalRNN
+from hrnn_opt.network import Network
 from problems.datasets import RandomMLP, Teacher
 from train.config import TrainConfig
 from train.tasks import Family, Meta
@@ -41,7 +41,7 @@ class Validator:
         network: whose step is taken.
     """
 
-    def __init__(self, config: TrainConfig, network: HierarchicalRNN) -> None:
+    def __init__(self, config: TrainConfig, network: Network) -> None:
         rates, initial = (
             float(np.sqrt(low * high)) for low, high in (
                 config.learning_rate, config.initial_learning_rate))

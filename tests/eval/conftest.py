@@ -5,8 +5,8 @@ import struct
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
+from eval import data
 from eval.data import Data
 from eval.runs import Run
 
@@ -14,10 +14,7 @@ from eval.runs import Run
 @pytest.fixture(scope="session")
 def digits() -> Data:
     """Scikit-learn's digits, enlarged to 28 x 28."""
-    x, y = load_digits(return_X_y=True)
-    x = np.pad(np.kron(x.reshape(-1, 8, 8), np.ones((3, 3))), ((0, 0), (2, 2), (2, 2)))
-    x, y = (x[..., None] / 16).astype("float32"), y.astype("int32")
-    return Data(x[:1200], y[:1200], x[1200:], y[1200:])
+    return data.digits()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,128 @@
+"""What a figure is given: how much it may compute, on what data, and where results are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from eval import data as data_lib
+from eval import tune
+from eval.data import Data
+from eval.networks import PAPER
+from eval.store import Store
+from eval.workers import Workers
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much is computed.
+
+    Attributes:
+        examples: of the training set; None: all.
+        networks: of figure 4a.
+        steps: of the fully connected networks.
+        conv_steps: of the convolutional ones, a step of which costs some twenty times as much.
+        other_steps: of the networks beyond the paper.
+        seeds: of every result that is shown.
+        grid_seeds: of the search for learning rates.
+        rates: that search.
+        swept: learning rates of figure 5.
+        problem_steps: of the problems of meta-training.
+        instances: new ones of each of those problems.
+        lstm_meta_steps: meta-training of the coordinatewise LSTM.
+        meta_steps: meta-training of each ablation.
+        meta_seeds: of the ablations.
+        batch_sizes: of figure 7.
+        imagenet_steps: of figure 4b.
+    """
+
+    examples: int | None
+    networks: tuple[str, ...]
+    steps: int
+    conv_steps: int
+    other_steps: int
+    seeds: tuple[int, ...]
+    grid_seeds: tuple[int, ...]
+    rates: tuple[float, ...]
+    swept: tuple[float, ...]
+    problem_steps: int
+    instances: int
+    lstm_meta_steps: int
+    meta_steps: int
+    meta_seeds: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
+    imagenet_steps: int
+
+
+_DECADES = tuple(10.0**k for k in range(-6, 0))
+_HALF_DECADES = tuple(float(f"{10 ** (k / 2):.3g}") for k in range(-12, -1))
+BUDGETS = {
+    "smoke": Budget(
+        examples=600, networks=("mlp_relu",), steps=50, conv_steps=2, other_steps=2,
+        seeds=(0,), grid_seeds=(0,), rates=(1e-2,), swept=(1e-4, 1e-2),
+        problem_steps=20, instances=2, lstm_meta_steps=2, meta_steps=2, meta_seeds=(0,),
+        batch_sizes=(2,), imagenet_steps=2),
+    "small": Budget(
+        examples=10_000, networks=PAPER, steps=1000, conv_steps=200, other_steps=300,
+        seeds=(0, 1, 2), grid_seeds=(0,), rates=(1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1, 3.16e-1),
+        swept=_DECADES, problem_steps=1000, instances=16, lstm_meta_steps=200, meta_steps=60,
+        meta_seeds=(0, 1, 2), batch_sizes=(1, 8, 64, 512), imagenet_steps=60),
+    "full": Budget(
+        examples=None, networks=PAPER, steps=10_000, conv_steps=10_000, other_steps=10_000,
+        seeds=(0, 1, 2, 3, 4), grid_seeds=(0, 1, 2), rates=tune.LEARNING_RATES,
+        swept=_HALF_DECADES, problem_steps=5000, instances=64, lstm_meta_steps=5000,
+        meta_steps=2000, meta_seeds=(0, 1, 2, 3, 4),
+        batch_sizes=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512), imagenet_steps=20_000),
+}
+
+
+class Context:
+    """What `measure` of a figure works with; use it as a context.
+
+    Args:
+        budget: one of `BUDGETS`.
+        data_dir: of MNIST; None: scikit-learn's digits in its place.
+        folder: of the results.
+        processes: that runs are shared out to.
+        weights: of the learned optimizer.
+
+    Attributes:
+        images: what classifiers are trained on.
+    """
+
+    def __init__(
+        self, budget: str, data_dir: str | None, folder: str | os.PathLike[str], processes: int,
+        weights: str,
+    ) -> None:
+        self.budget = BUDGETS[budget]
+        self.folder = Path(folder)
+        self.weights = weights
+        self.images = data_lib.load(data_dir) if data_dir else data_lib.digits()
+        if self.budget.examples:
+            self.images = self.images.part(min(self.budget.examples, len(self.images.y_train)))
+        self.workers = Workers(processes, self.folder / "compiled")
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.workers.__exit__(*exception)
+
+    def store(self, data: Data | None = None) -> Store:
+        """The results of runs on these data (None: the images)."""
+        return Store(self.folder, self.images if data is None else data, self.workers)
+
+    def weights_file(self, content: bytes) -> str:
+        """The path of a weights file with this content."""
+        path = self.folder / "weights" / f"{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
+        if not path.exists():
+            from hrnn_opt.files import write_atomic
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, content)
+        return str(path)
+
+

@@ -1,0 +1,86 @@
+"""Figure 3: new instances of problems that meta-training draws from."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from eval import optimizers, pictures, problem_runs
+from eval.figures import compare
+from eval.figures.context import Context
+from eval.problem_runs import ProblemRun
+
+TITLE = "Home turf: new instances of problems of the meta-training set"
+CLAIM = ("On problems of the kinds that it was meta-trained on, the learned optimizer does better "
+         "than hand-designed ones.")
+
+
+def measure(context: Context) -> dict[str, Any]:
+    """Every optimizer on new instances; hand-designed ones at one rate for the whole suite, the
+    best of the grid, and at the best for each problem."""
+    budget = context.budget
+    common = (budget.problem_steps, budget.instances)
+    names = [compare.NAMES["hrnn"], *(compare.NAMES[name] for name in optimizers.UNTUNED)]
+    fixed = {
+        (name, problem): ProblemRun(
+            problem, optimizer, *common,
+            weights=context.weights if optimizer == optimizers.LEARNED else None)
+        for name, optimizer in zip(names, (optimizers.LEARNED, *optimizers.UNTUNED))
+        for problem in problem_runs.NAMES}
+    searched = {
+        (name, problem): ProblemRun(problem, name, *common, rates=budget.rates)
+        for name in optimizers.TUNED for problem in problem_runs.NAMES}
+    runs = [*fixed.values(), *searched.values()]
+    results = dict(zip(runs, context.store().results(runs, "problems")))
+
+    def series(name: str, kind: str, run: ProblemRun, rate: float | None) -> compare.Series:
+        return {"name": name, "kind": kind, "learning_rate": rate,
+                **compare.quartiles(run.results(results[run], rate))}
+
+    panels: dict[str, list[compare.Series]] = {problem: [] for problem in problem_runs.NAMES}
+    for (name, problem), run in fixed.items():
+        kind = "learned" if name == compare.NAMES["hrnn"] else "untuned"
+        panels[problem].append(series(name, kind, run, None))
+    for name in optimizers.TUNED:
+        of = {problem: searched[name, problem] for problem in panels}
+        losses = np.array([[
+            compare.final(series(name, "", run, rate)) for rate in budget.rates]
+            for run in of.values()])
+        # A run that is lost counts as one that got nowhere in ten decades.
+        overall = np.log(np.minimum(losses, 1e10)).mean(axis=0)
+        suite_rate = budget.rates[int(np.argmin(overall))]
+        for problem, row in zip(panels, losses):
+            run = of[problem]
+            panels[problem].append(series(compare.NAMES[name], "tuned", run, suite_rate))
+            panels[problem].append(series(
+                compare.NAMES[name], "tuned on each", run, budget.rates[int(np.argmin(row))]))
+    return {"panels": panels, "table": compare.table(panels), "verdict": verdict(panels)}
+
+
+def verdict(panels: dict[str, list[compare.Series]]) -> dict[str, Any]:
+    """It holds if it ends lower than the best tuned on the suite on most problems."""
+    better = {"tuned": 0, "tuned on each": 0, "untuned": 0}
+    for series in panels.values():
+        learned = compare.final(compare.best(series, "learned"))
+        for kind in better:
+            better[kind] += learned < compare.final(compare.best(series, kind))
+    count = len(panels)
+    return {
+        "holds": better["tuned"] > count / 2,
+        "sentence": f"Of {count} problems, it ends lower than the best of the optimizers tuned on "
+                    f"the suite on {better['tuned']}, than the best tuned on each problem on "
+                    f"{better['tuned on each']}, and than the best untuned one on "
+                    f"{better['untuned']}."}
+
+
+def draw(measured: dict[str, Any]) -> Any:
+    """A panel for each problem; what was tuned on each is in the table only."""
+    rows = math.ceil(len(measured["panels"]) / 3)
+    figure, axes = pictures.panels(rows, 3, width=4.4, height=3.2)
+    for axis, (problem, series) in zip(axes.flat, measured["panels"].items()):
+        compare.draw(axis, [s for s in series if s["kind"] != "tuned on each"], problem)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("objective relative to the start")
+    return figure

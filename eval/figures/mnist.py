@@ -1,0 +1,53 @@
+"""Figure 4a: networks that meta-training never saw, on MNIST."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eval import pictures
+from eval.figures import compare
+from eval.figures.context import Context
+
+TITLE = "Networks never seen: MLPs and convnets on MNIST"
+CLAIM = ("On the MNIST networks the learned optimizer, untuned, is about as good as the best "
+         "tuned hand-designed one.")
+# What counts as about as good: the ratio of final losses.
+ABOUT = 1.1
+
+
+def measure(context: Context) -> dict[str, Any]:
+    """Every optimizer on each network."""
+    budget = context.budget
+    panels = {
+        network: compare.compare(
+            context, network,
+            budget.conv_steps if network.startswith("conv") else budget.steps)
+        for network in budget.networks}
+    return {"panels": panels, "table": compare.table(panels), "verdict": verdict(panels)}
+
+
+def verdict(panels: dict[str, list[compare.Series]]) -> dict[str, Any]:
+    """Whether the learned optimizer ends at most `ABOUT` times as high as the best tuned one."""
+    parts, good = [], 0
+    for network, series in panels.items():
+        learned, best = (compare.best(series, kind) for kind in ("learned", "tuned"))
+        ratio = compare.final(learned) / compare.final(best)
+        good += ratio <= ABOUT
+        parts.append(f"{ratio:.2f} times that of {best['name']} on {network}")
+    return {
+        "holds": good == len(panels),
+        "sentence": f"Untuned, it ends at {', '.join(parts)}: at most {ABOUT} times the best tuned "
+                    f"optimizer's loss on {good} of {len(panels)} networks."}
+
+
+def draw(measured: dict[str, Any]) -> Any:
+    """A panel for each network."""
+    rows = -(-len(measured["panels"]) // 2)
+    figure, axes = pictures.panels(rows, 2, width=4.6, height=3.4)
+    for axis, (network, series) in zip(axes.flat, measured["panels"].items()):
+        compare.draw(axis, series, network)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("training loss")
+    return figure
+
+
