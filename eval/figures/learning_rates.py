@@ -1,0 +1,125 @@
+"""Figure 5: how much the learning rate that training starts from matters."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from eval import optimizers, pictures
+from eval.figures import compare
+from eval.figures.context import Context
+from eval.problem_runs import ProblemRun
+from eval.runs import Run
+from eval.store import final_loss
+
+TITLE = "Learning rates over six decades"
+CLAIM = ("The learned optimizer works over a much wider range of initial learning rates than "
+         "hand-designed ones.")
+# A rate works where the loss ends at most so many times the lowest of its own optimizer.
+WORKS = 2.0
+NETWORK, PROBLEM = "conv_relu", "quadratic"
+
+
+def measure(context: Context) -> dict[str, Any]:
+    """Final losses at every swept rate: of the learned optimizer, its initial learning rate, or
+    the learning rate of weights that have no initial one."""
+    from hrnn_opt.weights import resolve
+
+    budget = context.budget
+    rates = budget.swept
+    initial = resolve(context.weights).config.step_size == "learned"
+    names = (optimizers.LEARNED, *optimizers.BASELINES)
+
+    def settings(name: str) -> dict[str, Any]:
+        return {"weights": context.weights} if name == optimizers.LEARNED else {}
+
+    def run(name: str, rate: float, seed: int) -> Run:
+        keyword = ("initial_learning_rate" if initial and name == optimizers.LEARNED
+                   else "learning_rate")
+        return Run(NETWORK, name, budget.conv_steps, seed=seed, **{keyword: rate}, **settings(name))
+
+    seeds = budget.grid_seeds
+    store = context.store()
+    on_problem = {
+        name: ProblemRun(
+            PROBLEM, name, budget.problem_steps, budget.instances, tuple(rates),
+            initial=initial and name == optimizers.LEARNED, **settings(name)) for name in names}
+    results = dict(zip(names, store.results(on_problem.values(), PROBLEM)))
+    store.results([run(name, rate, seed) for name in names for rate in rates for seed in seeds],
+                  NETWORK)
+    panels = {
+        NETWORK: [_series(name, rates, [
+            store.results([run(name, rate, seed) for seed in seeds]) for rate in rates])
+            for name in names],
+        PROBLEM: [_series(name, rates, [
+            on_problem[name].results(results[name], rate) for rate in rates]) for name in names],
+    }
+    return {
+        "panels": panels, "rate": "initial learning rate" if initial else "learning rate",
+        "table": {
+            "header": ["optimizer", *(f"{panel}: {word}" for panel in panels
+                                      for word in ("decades", "lowest loss"))],
+            "rows": [[series[0]["name"], *(
+                cell for one in series for cell in (one["decades"], one["lowest"]))]
+                for series in zip(*panels.values())]},
+        "verdict": verdict(panels, initial),
+    }
+
+
+def _series(name: str, rates: tuple[float, ...], results: list[list[dict[str, Any]]],
+            ) -> dict[str, Any]:
+    """Medians and quartiles of the final losses by rate, and over how many decades they work."""
+    losses = np.array([[final_loss(result) for result in of_rate] for of_rate in results])
+    low, median, high = np.quantile(losses, [0.25, 0.5, 0.75], axis=1, method="nearest")
+    works = median <= WORKS * median.min()
+    return {
+        "name": compare.NAMES[name], "rates": list(rates),
+        **{key: [float(f"{y:.6g}") if math.isfinite(y) else None for y in values]
+           for key, values in (("low", low), ("median", median), ("high", high))},
+        "lowest": float(f"{median.min():.3g}"),
+        # Each rate stands for the step of the sweep around it.
+        "decades": round(float(works.sum() * np.log10(rates[1] / rates[0])), 1),
+    }
+
+
+def verdict(panels: dict[str, list[dict[str, Any]]], initial: bool) -> dict[str, Any]:
+    """It holds if the range is twice as wide as the widest hand-designed one, in each panel."""
+    parts, holds = [], True
+    for panel, (learned, *others) in panels.items():
+        widest = max(others, key=lambda one: one["decades"])
+        holds &= learned["decades"] >= 2 * widest["decades"]
+        parts.append(f"over {learned['decades']:g} decades on {panel}, where {widest['name']} "
+                     f"works over {widest['decades']:g}")
+    why = "" if initial else (
+        " These weights have no initial learning rate: what is swept is the size of their steps, "
+        "which the paper's optimizer decides for itself.")
+    return {"holds": holds, "sentence":
+            f"It ends within {WORKS:g} times its own lowest loss {' and '.join(parts)}.{why}"}
+
+
+def draw(measured: dict[str, Any]) -> Any:
+    """A panel for each task."""
+    figure, axes = pictures.panels(1, len(measured["panels"]), width=4.6, height=3.4)
+    for axis, (panel, series) in zip(axes.flat, measured["panels"].items()):
+        quiet = iter(pictures.QUIET)
+        ends = []
+        for one in series:
+            low, median, high = (
+                np.array([np.nan if y is None else y for y in one[key]])
+                for key in ("low", "median", "high"))
+            learned = one["name"] == compare.NAMES["hrnn"]
+            colour = pictures.VERMILION if learned else next(quiet)
+            axis.plot(one["rates"], median, ".-", color=colour, linewidth=2.2 if learned else 1.3)
+            axis.fill_between(one["rates"], low, high, color=colour, alpha=0.15, linewidth=0)
+            there = np.flatnonzero(np.isfinite(median))
+            if there.size:
+                ends.append((one["name"], median[there[-1]], colour))
+        axis.set(xscale="log", yscale="log", xlabel=measured["rate"], title=panel)
+        names, heights, colours = zip(*ends)
+        pictures.labels(axis, list(names), max(series[0]["rates"]), np.array(heights),
+                        list(colours), apart=0.065)
+    axes[0, 0].set_ylabel("final training loss")
+    axes[0, 1].set_ylabel("final objective relative to the start")
+    return figure
