@@ -3,6 +3,8 @@
     benchmark meta    throughput of meta-training, in parameter-steps a second: the meta-gradient by
                       truncated backpropagation, PES (the steps of one of each antithetic pair are
                       counted), and unrolling alone; warm, median of several runs
+    benchmark train   a whole training step with HierarchicalLOpt relative to one with Adam, RMSProp
+                      and SGD, which take turns; median of several rounds
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ flags.DEFINE_integer("repeats", 5, "Timed runs, of which the median counts.", fl
 flags.DEFINE_integer(
     "objective_every", 1, "Evaluate the meta-objective at every so-many-th inner step.",
     flag_values=OPTIONS)
+flags.DEFINE_enum("model", "mnist_conv", ["mnist_conv", "resnet50v2"], "Of `train`.",
+                  flag_values=OPTIONS)
+flags.DEFINE_integer("batch_size", 64, "Of `train`.", lower_bound=1, flag_values=OPTIONS)
 cli.define_json(OPTIONS)
 
 # Tasks side by side in each case, as members x models. Odd numbers of models keep features off the
@@ -103,9 +108,84 @@ def meta_throughput(case: str, unroll: int, repeats: int, objective_every: int) 
     return result
 
 
+def train_steps(model: str, batch_size: int, repeats: int) -> dict[str, Any]:
+    """Seconds of a whole training step with each optimizer, all in this process, taking turns.
+
+    Args:
+        model: `mnist_conv`, or `resnet50v2` for images of 224 x 224.
+        batch_size: random images a step.
+        repeats: rounds.
+
+    Returns:
+        `seconds`, medians by optimizer; and `relative`, HierarchicalLOpt's over each other's: the
+        median over the rounds.
+    """
+    import jax
+    import keras
+    import numpy as np
+
+    from eval import networks, optimizers, runner
+
+    def build() -> keras.Model:
+        if model == "mnist_conv":
+            return networks.build("conv_relu")
+        return keras.applications.ResNet50V2(
+            weights=None, input_shape=(224, 224, 3), classes=1000, classifier_activation=None)
+
+    shape, classes = ((28, 28, 1), 10) if model == "mnist_conv" else ((224, 224, 3), 1000)
+    rng = np.random.default_rng(0)
+    x = jax.numpy.asarray(rng.random((batch_size, *shape), "float32"))
+    y = jax.numpy.asarray(rng.integers(classes, size=batch_size).astype("int32"))
+    # Every step sees the same images.
+    order = jax.numpy.broadcast_to(
+        jax.numpy.arange(batch_size), (repeats + 1, batch_size))
+    names = (optimizers.LEARNED, *optimizers.BASELINES)
+    steps, states = {}, {}
+    for name in names:
+        network, optimizer = build(), optimizers.build(
+            name, learning_rate=None, schedule="constant", steps=1)
+        optimizer.build(network.trainable_variables)
+        steps[name] = runner.compile_step(network, optimizer)
+        states[name] = jax.block_until_ready(
+            steps[name](runner.initial_state(network, optimizer), x, y, order))
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(repeats):
+        for name in names:
+            started = time.perf_counter()
+            states[name] = jax.block_until_ready(steps[name](states[name], x, y, order))
+            seconds[name].append(time.perf_counter() - started)
+    return {
+        "seconds": {name: statistics.median(times) for name, times in seconds.items()},
+        "relative": {
+            name: statistics.median(
+                ours / theirs for ours, theirs in zip(seconds[optimizers.LEARNED], seconds[name]))
+            for name in optimizers.BASELINES},
+    }
+
+
 def main(argv: list[str]) -> int:
-    if argv[1:] != ["meta"]:
-        raise cli.UsageError(f"benchmark takes one of: meta; got {' '.join(argv[1:]) or 'nothing'}")
+    """The command line."""
+    whats = {"meta": _main_meta, "train": _main_train}
+    if len(argv) != 2 or argv[1] not in whats:
+        raise cli.UsageError(
+            f"benchmark takes one of: {', '.join(whats)}; got {' '.join(argv[1:]) or 'nothing'}")
+    return whats[argv[1]]()
+
+
+def _main_train() -> int:
+    cli.need_jax()
+    report = train_steps(OPTIONS.model, OPTIONS.batch_size, OPTIONS.repeats)
+    if OPTIONS.json:
+        cli.print_json(report)
+        return 0
+    for name, seconds in report["seconds"].items():
+        relative = report["relative"].get(name)
+        print(f"{name:>8} {1e3 * seconds:10.2f} ms"
+              + (f"  HierarchicalLOpt takes {relative:.2f} times as long" if relative else ""))
+    return 0
+
+
+def _main_meta() -> int:
     from train.machine import use_every_core, use_large_pages
 
     use_large_pages("eval")

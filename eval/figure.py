@@ -33,6 +33,8 @@ def define_flags(options: flags.FlagValues, out: str) -> None:
                       flag_values=options)
     flags.DEFINE_string("data_dir", None, "Folder of the four MNIST files, as downloaded. Without "
                         "it, scikit-learn's digits take their place.", flag_values=options)
+    flags.DEFINE_string("imagenet_dir", None, "Where TFDS has prepared imagenet2012, for figure "
+                        "4b. Without it, generated images take its place.", flag_values=options)
     flags.DEFINE_string("weights", "default", "Name or path of the learned optimizer's weights.",
                         flag_values=options)
     flags.DEFINE_integer("processes", os.cpu_count() or 1, "Runs at a time.", lower_bound=1,
@@ -56,7 +58,7 @@ def context(options: flags.FlagValues) -> Context:
     cli.check_weights(options.weights)
     try:
         return Context(options.budget, options.data_dir, options.store, options.processes,
-                       options.weights)
+                       options.weights, options.imagenet_dir)
     except ValueError as error:
         raise cli.UsageError(f"--data_dir: {error}") from None
 

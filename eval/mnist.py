@@ -5,6 +5,7 @@ The training loss is the softmax cross entropy over the whole training set. `sgd
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import tqdm
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> None:
                 raise cli.UsageError(f"--{flag} is for --optimizer {optimizers.LEARNED}")
     if OPTIONS.schedule == "cosine" and OPTIONS.learning_rate is None:
         raise cli.UsageError("--schedule cosine needs --learning_rate to decay from")
-    run = Run(**{name: OPTIONS[name].value for name in Run.__dataclass_fields__})
+    run = Run(**{field.name: OPTIONS[field.name].value for field in dataclasses.fields(Run)})
     if run.optimizer == optimizers.LEARNED:
         cli.check_weights(run.weights)
     data = cli.load_data(OPTIONS)

@@ -121,12 +121,9 @@ def train(model: keras.Model, optimizer: keras.optimizers.Optimizer, data: Data,
         raise RuntimeError("training runs need KERAS_BACKEND=jax.")
     began = time.perf_counter()
     optimizer.build(model.trainable_variables)
-    step = _compile_step(model, optimizer)
+    step = compile_step(model, optimizer)
     evaluate = _compile_evaluation(model, optimizer)
-    # A step donates its state's buffers, so the variables keep their own.
-    state = jax.tree.map(jnp.copy, State(
-        jnp.int32(0), _values(model.trainable_variables), _values(model.non_trainable_variables),
-        _values(optimizer.variables), jnp.float32(0)))
+    state = initial_state(model, optimizer)
     order = jnp.asarray(minibatches(len(data.y_train), batch_size, steps, seed))
     train_set = jnp.asarray(data.x_train), jnp.asarray(data.y_train)
     test_set = jnp.asarray(data.x_test), jnp.asarray(data.y_test)
@@ -160,7 +157,14 @@ def train(model: keras.Model, optimizer: keras.optimizers.Optimizer, data: Data,
     }
 
 
-def _compile_step(model: keras.Model, optimizer: keras.optimizers.Optimizer,
+def initial_state(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> State:
+    """What the variables hold now, in buffers of its own, since a step donates its state's."""
+    return jax.tree.map(jnp.copy, State(
+        jnp.int32(0), _values(model.trainable_variables), _values(model.non_trainable_variables),
+        _values(optimizer.variables), jnp.float32(0)))
+
+
+def compile_step(model: keras.Model, optimizer: keras.optimizers.Optimizer,
                   ) -> Callable[..., State]:
     """A function of state, images, labels and the order of examples that gives the next state."""
 

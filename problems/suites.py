@@ -73,7 +73,7 @@ def suite(name: str, data_dir: str = "") -> Suite:
 
 
 def _with_data_dir(problem: Problem, data_dir: str) -> Problem:
-    if isinstance(getattr(problem, "data", None), MNIST):
+    if data_dir and isinstance(getattr(problem, "data", None), MNIST):
         return dataclasses.replace(problem, data=MNIST(data_dir=data_dir))
     return problem
 

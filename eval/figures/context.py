@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval import data as data_lib
-from eval import tune
+from eval import problem_runs, tune
 from eval.data import Data
 from eval.networks import PAPER
 from eval.store import Store
@@ -35,7 +35,9 @@ class Budget:
         lstm_meta_steps: meta-training of the coordinatewise LSTM.
         meta_steps: meta-training of each ablation.
         meta_seeds: of the ablations.
-        batch_sizes: of figure 7.
+        batch_sizes: of figure 7, for the convnet.
+        resnet_batch_sizes: likewise, for ResNet50V2.
+        problems: of figure 3.
         imagenet_steps: of figure 4b.
     """
 
@@ -54,6 +56,8 @@ class Budget:
     meta_steps: int
     meta_seeds: tuple[int, ...]
     batch_sizes: tuple[int, ...]
+    resnet_batch_sizes: tuple[int, ...]
+    problems: tuple[str, ...]
     imagenet_steps: int
 
 
@@ -64,18 +68,20 @@ BUDGETS = {
         examples=600, networks=("mlp_relu",), steps=50, conv_steps=2, other_steps=2,
         seeds=(0,), grid_seeds=(0,), rates=(1e-2,), swept=(1e-4, 1e-2),
         problem_steps=20, instances=2, lstm_meta_steps=2, meta_steps=2, meta_seeds=(0,),
-        batch_sizes=(2,), imagenet_steps=2),
+        batch_sizes=(2,), resnet_batch_sizes=(), problems=("quadratic",), imagenet_steps=2),
     "small": Budget(
         examples=10_000, networks=PAPER, steps=1000, conv_steps=200, other_steps=300,
         seeds=(0, 1, 2), grid_seeds=(0,), rates=(1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1, 3.16e-1),
         swept=_DECADES, problem_steps=1000, instances=16, lstm_meta_steps=200, meta_steps=60,
-        meta_seeds=(0, 1, 2), batch_sizes=(1, 8, 64, 512), imagenet_steps=60),
+        meta_seeds=(0, 1, 2), batch_sizes=(1, 8, 64, 512),
+        resnet_batch_sizes=(), problems=problem_runs.NAMES, imagenet_steps=60),
     "full": Budget(
         examples=None, networks=PAPER, steps=10_000, conv_steps=10_000, other_steps=10_000,
         seeds=(0, 1, 2, 3, 4), grid_seeds=(0, 1, 2), rates=tune.LEARNING_RATES,
         swept=_HALF_DECADES, problem_steps=5000, instances=64, lstm_meta_steps=5000,
         meta_steps=2000, meta_seeds=(0, 1, 2, 3, 4),
-        batch_sizes=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512), imagenet_steps=20_000),
+        batch_sizes=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+        resnet_batch_sizes=(1, 4, 16, 64), problems=problem_runs.NAMES, imagenet_steps=20_000),
 }
 
 
@@ -88,6 +94,7 @@ class Context:
         folder: of the results.
         processes: that runs are shared out to.
         weights: of the learned optimizer.
+        imagenet_dir: where TFDS has ImageNet; None: generated images in its place.
 
     Attributes:
         images: what classifiers are trained on.
@@ -95,11 +102,12 @@ class Context:
 
     def __init__(
         self, budget: str, data_dir: str | None, folder: str | os.PathLike[str], processes: int,
-        weights: str,
+        weights: str, imagenet_dir: str | None = None,
     ) -> None:
         self.budget = BUDGETS[budget]
         self.folder = Path(folder)
         self.weights = weights
+        self.imagenet_dir = imagenet_dir
         self.images = data_lib.load(data_dir) if data_dir else data_lib.digits()
         if self.budget.examples:
             self.images = self.images.part(min(self.budget.examples, len(self.images.y_train)))

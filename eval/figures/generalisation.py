@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eval import data, pictures
+from eval import data
 from eval.figures import compare, mnist
 from eval.figures.context import Context
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eval import optimizers, pictures, problem_runs
+from eval import optimizers, pictures
 from eval.figures import compare
 from eval.figures.context import Context
 from eval.problem_runs import ProblemRun
@@ -28,10 +28,10 @@ def measure(context: Context) -> dict[str, Any]:
             problem, optimizer, *common,
             weights=context.weights if optimizer == optimizers.LEARNED else None)
         for name, optimizer in zip(names, (optimizers.LEARNED, *optimizers.UNTUNED))
-        for problem in problem_runs.NAMES}
+        for problem in budget.problems}
     searched = {
         (name, problem): ProblemRun(problem, name, *common, rates=budget.rates)
-        for name in optimizers.TUNED for problem in problem_runs.NAMES}
+        for name in optimizers.TUNED for problem in budget.problems}
     runs = [*fixed.values(), *searched.values()]
     results = dict(zip(runs, context.store().results(runs, "problems")))
 
@@ -39,7 +39,7 @@ def measure(context: Context) -> dict[str, Any]:
         return {"name": name, "kind": kind, "learning_rate": rate,
                 **compare.quartiles(run.results(results[run], rate))}
 
-    panels: dict[str, list[compare.Series]] = {problem: [] for problem in problem_runs.NAMES}
+    panels: dict[str, list[compare.Series]] = {problem: [] for problem in budget.problems}
     for (name, problem), run in fixed.items():
         kind = "learned" if name == compare.NAMES["hrnn"] else "untuned"
         panels[problem].append(series(name, kind, run, None))
@@ -77,8 +77,8 @@ def verdict(panels: dict[str, list[compare.Series]]) -> dict[str, Any]:
 
 def draw(measured: dict[str, Any]) -> Any:
     """A panel for each problem; what was tuned on each is in the table only."""
-    rows = math.ceil(len(measured["panels"]) / 3)
-    figure, axes = pictures.panels(rows, 3, width=4.4, height=3.2)
+    count = len(measured["panels"])
+    figure, axes = pictures.panels(math.ceil(count / 3), min(count, 3), width=4.4, height=3.2)
     for axis, (problem, series) in zip(axes.flat, measured["panels"].items()):
         compare.draw(axis, [s for s in series if s["kind"] != "tuned on each"], problem)
     for axis in axes[:, 0]:

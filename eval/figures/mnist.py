@@ -42,8 +42,8 @@ def verdict(panels: dict[str, list[compare.Series]]) -> dict[str, Any]:
 
 def draw(measured: dict[str, Any]) -> Any:
     """A panel for each network."""
-    rows = -(-len(measured["panels"]) // 2)
-    figure, axes = pictures.panels(rows, 2, width=4.6, height=3.4)
+    count = len(measured["panels"])
+    figure, axes = pictures.panels(-(-count // 2), min(count, 2), width=4.6, height=3.4)
     for axis, (network, series) in zip(axes.flat, measured["panels"].items()):
         compare.draw(axis, series, network)
     for axis in axes[:, 0]:
