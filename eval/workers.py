@@ -49,7 +49,7 @@ class Workers:
             runs: of a kind that a `Store` takes.
             data: sent to the processes once, as long as it stays the same.
         """
-        if data is not self._data:
+        if self._pool is None or data is not self._data:
             self._stop()
             self._pool, self._data = self._started(data), data
         futures = {self._pool.submit(_execute, run): run for run in runs}

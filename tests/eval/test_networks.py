@@ -45,3 +45,20 @@ def test_activations_are_those_in_the_name():
         model = build(name)
         hidden = [layer for layer in model.layers if layer.weights][:-1]
         assert {layer.activation.__name__ for layer in hidden} == {name.split("_")[1]}
+
+
+def test_the_language_model_sees_no_later_character():
+    model = networks.build("transformer", (6,), 11)
+    text = np.array([[1, 2, 3, 4, 5, 6]])
+    other = np.array([[1, 2, 3, 4, 9, 6]])
+    before, after = (np.asarray(model(x)) for x in (text, other))
+    assert before.shape == (1, 6, 11)
+    np.testing.assert_allclose(before[:, :4], after[:, :4], rtol=1e-5, atol=1e-6)
+    assert np.abs(before[:, 4:] - after[:, 4:]).max() > 1e-3
+    # Characters and places have an embedding each.
+    assert sum("embeddings" in variable.name for variable in model.trainable_variables) == 2
+
+
+def test_the_autoencoder_gives_logits_of_its_input():
+    model = networks.build("autoencoder", (8, 8, 1), 2)
+    assert model(np.zeros((3, 8, 8, 1), "float32")).shape == (3, 8, 8, 1)

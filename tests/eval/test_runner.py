@@ -144,3 +144,31 @@ def test_cosine_decays_to_zero():
     assert optimizer.momentum == 0.9
     with pytest.raises(ValueError, match="needs a learning rate"):
         optimizers.build("adam", learning_rate=None, schedule="cosine", steps=100)
+
+
+def test_losses_of_texts_and_of_pixels_are_means_over_positions():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4, 5, 7)).astype("float32")
+    words = rng.integers(7, size=(4, 5)).astype("int32")
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    pixels = rng.random((4, 5, 7)).astype("float32")
+    logistic = keras.losses.BinaryCrossentropy(from_logits=True)
+    for targets, loss in ((words, cross_entropy), (pixels, logistic)):
+        found = runner.example_losses(targets, logits)
+        assert found.shape == (4,)
+        assert np.asarray(found)[2] == pytest.approx(
+            float(loss(targets[2:3], logits[2:3])), rel=1e-5)
+    right = runner.example_accuracies(logits.argmax(-1).astype("int32"), logits)
+    np.testing.assert_array_equal(right, np.ones(4))
+    half = np.where(np.arange(7) < 3, logits > 0, logits <= 0).astype("float32")
+    np.testing.assert_allclose(runner.example_accuracies(half, logits), 3 / 7, rtol=1e-6)
+
+
+def test_the_manual_is_a_text_whose_targets_are_the_next_characters():
+    from eval import data
+
+    text = data.text(60, 8)
+    assert text.x_train.shape == text.y_train.shape == (60, 8)
+    assert text.x_test.shape == (10, 8)
+    np.testing.assert_array_equal(text.x_train.ravel()[1:], text.y_train.ravel()[:-1])
+    assert text.y_train.max() < 128
