@@ -117,8 +117,8 @@ def train_steps(model: str, batch_size: int, repeats: int) -> dict[str, Any]:
         repeats: rounds.
 
     Returns:
-        `seconds`, medians by optimizer; and `relative`, HierarchicalLOpt's over each other's: the
-        median over the rounds.
+        `step_seconds`, medians by optimizer; and `relative`, HierarchicalLOpt's over each other's:
+        the median over the rounds.
     """
     import jax
     import keras
@@ -155,7 +155,7 @@ def train_steps(model: str, batch_size: int, repeats: int) -> dict[str, Any]:
             states[name] = jax.block_until_ready(steps[name](states[name], x, y, order))
             seconds[name].append(time.perf_counter() - started)
     return {
-        "seconds": {name: statistics.median(times) for name, times in seconds.items()},
+        "step_seconds": {name: statistics.median(times) for name, times in seconds.items()},
         "relative": {
             name: statistics.median(
                 ours / theirs for ours, theirs in zip(seconds[optimizers.LEARNED], seconds[name]))
@@ -178,7 +178,7 @@ def _main_train() -> int:
     if OPTIONS.json:
         cli.print_json(report)
         return 0
-    for name, seconds in report["seconds"].items():
+    for name, seconds in report["step_seconds"].items():
         relative = report["relative"].get(name)
         print(f"{name:>8} {1e3 * seconds:10.2f} ms"
               + (f"  HierarchicalLOpt takes {relative:.2f} times as long" if relative else ""))

@@ -51,7 +51,8 @@ def _facts(record: dict[str, Any]) -> dict[str, str]:
         "Budget": record["budget"], "Data": record["data"], "Weights": record["weights"],
         "Seeds": f"{seeds} (learning rates searched on {', '.join(map(str, record['grid_seeds']))},"
                  f" among {', '.join(f'{rate:g}' for rate in record['rates'])})",
-        "Time": f"{record['seconds'] / 60:.1f} minutes, less where runs were in the store already"}
+        "Time": f"{record['runs']:,} runs of {record['seconds'] / 60:.1f} minutes in all, each in "
+                "one process, other work beside it"}
 
 
 def _missing(records: list[dict[str, Any]]) -> list[str]:

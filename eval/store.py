@@ -46,13 +46,17 @@ class Store:
         folder: made at the first result.
         data: what the runs are trained on.
         workers: processes to run in; None: one run after the other, in this process.
+        seconds: where what each run took is noted, by its path.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], data: Data, workers: Workers | None = None,
-                 ) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], data: Data, workers: Workers | None = None,
+        seconds: dict[Path, float] | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self.data = data
         self.workers = workers
+        self.seconds = {} if seconds is None else seconds
 
     def path(self, run: Storable) -> Path:
         """Where the run's result is, or will be."""
@@ -83,7 +87,9 @@ class Store:
             self.put(run, result)
             bar.update()
         bar.close()
-        return [self.get(run) for run in runs]
+        results = [self.get(run) for run in runs]
+        self.seconds |= {self.path(run): result["seconds"] for run, result in zip(runs, results)}
+        return results
 
     def _executed(self, runs: list[Storable], bar: tqdm.tqdm) -> Iterator[tuple[Storable, Result]]:
         if self.workers and runs:

@@ -98,6 +98,7 @@ class Context:
 
     Attributes:
         images: what classifiers are trained on.
+        seconds: what each run took whose result was asked for, by its path.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Context:
         self.images = data_lib.load(data_dir) if data_dir else data_lib.digits()
         if self.budget.examples:
             self.images = self.images.part(min(self.budget.examples, len(self.images.y_train)))
+        self.seconds: dict[Path, float] = {}
         self.workers = Workers(processes, self.folder / "compiled")
 
     def __enter__(self) -> Context:
@@ -121,7 +123,12 @@ class Context:
 
     def store(self, data: Data | None = None) -> Store:
         """The results of runs on these data (None: the images)."""
-        return Store(self.folder, self.images if data is None else data, self.workers)
+        return Store(self.folder, self.images if data is None else data, self.workers,
+                     self.seconds)
+
+    def store_alone(self) -> Store:
+        """The same, for runs that must not run beside others."""
+        return Store(self.folder, self.images, seconds=self.seconds)
 
     def weights_file(self, content: bytes) -> str:
         """The path of a weights file with this content."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,6 @@ from eval import benchmark, pictures
 from eval.data import Data
 from eval.figures import compare
 from eval.figures.context import Context
-from eval.store import Store
 
 TITLE = "Time of a training step relative to hand-designed optimizers"
 CLAIM = ("A step takes several times as long as with Adam at batch sizes of 1 to 10, and about as "
@@ -46,8 +46,10 @@ class Timing:
 
     def execute(self, data: Data) -> dict[str, Any]:
         """Measure."""
-        return {**benchmark.train_steps(self.model, self.batch_size, self.rounds),
-                **self.configuration(data)}
+        began = time.perf_counter()
+        report = benchmark.train_steps(self.model, self.batch_size, self.rounds)
+        return {**report, **self.configuration(data),
+                "seconds": round(time.perf_counter() - began, 2)}
 
 
 def measure(context: Context) -> dict[str, Any]:
@@ -63,15 +65,15 @@ def measure(context: Context) -> dict[str, Any]:
         if not sizes:
             continue
         runs = [Timing(model, size, rounds, weights_checksum(None)) for size in sizes]
-        results = Store(context.folder, context.images).results(runs, model)
+        results = context.store_alone().results(runs, model)
         panels[model] = {
             "batch_sizes": list(sizes),
             "relative": {compare.NAMES[name]: [round(result["relative"][name], 3)
                                                for result in results]
                          for name in results[0]["relative"]},
-            "seconds": {compare.NAMES[name]: [float(f"{result['seconds'][name]:.4g}")
+            "step_seconds": {compare.NAMES[name]: [float(f"{result['step_seconds'][name]:.4g}")
                                               for result in results]
-                        for name in results[0]["seconds"]},
+                        for name in results[0]["step_seconds"]},
         }
     return {
         "panels": panels,

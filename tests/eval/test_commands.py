@@ -29,7 +29,8 @@ def test_the_help_lists_every_command(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["mnist", "tune", "table", "robustness", "curve", "lengths", "quickstart"])
+    "command", ["mnist", "tune", "table", "robustness", "curve", "lengths", "quickstart",
+                "figure", "report"])
 def test_each_command_has_help(capsys, command):
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
