@@ -16,8 +16,8 @@ import numpy as np
 # Of numbers: as the colour-blind see it, too, from dark to light.
 MAP = "viridis"
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
-# For what stands beside the learned optimizer.
-QUIET = (BLUE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", GREY, "#000000")
+# For what stands beside something in vermilion.
+QUIET = (BLUE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", GREY)
 
 
 def panels(

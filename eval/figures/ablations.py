@@ -49,8 +49,9 @@ def training(name: str, steps: int, seed: int) -> meta_runs.MetaRun:
 def measure(context: Context) -> dict[str, Any]:
     """Meta-objectives over meta-steps: medians and quartiles over seeds."""
     budget = context.budget
+    names = list(ABLATIONS)[: 1 + budget.ablations]
     runs = {name: [training(name, budget.meta_steps, seed) for seed in budget.meta_seeds]
-            for name in ABLATIONS}
+            for name in names}
     store = context.store()
     store.results([run for of_name in runs.values() for run in of_name], "ablations")
     series = []
@@ -105,6 +106,8 @@ def draw(measured: dict[str, Any]) -> Any:
         axis.set_title(one["name"], fontsize=9, color=pictures.VERMILION)
     axes[0, 0].annotate("full", (full["steps"][-1], full["median"][-1]), xytext=(-2, -11),
                         textcoords="offset points", ha="right", color=pictures.GREY)
+    for axis in axes.flat[len(others):]:
+        axis.set_axis_off()
     for axis in axes[-1]:
         axis.set_xlabel("meta-steps")
     for axis in axes[:, 0]:

@@ -17,6 +17,10 @@ NAMES = {
     "adamw": "AdamW", "schedule_free": "schedule-free AdamW", "prodigy": "Prodigy",
     "dadapt": "D-Adaptation",
 }
+# The same in every panel of every figure; others are black.
+COLOURS = {NAMES["hrnn"]: pictures.VERMILION, **dict(zip(
+    (NAMES[name] for name in ("adam", "rmsprop", "sgd", "adamw", "schedule_free", "prodigy")),
+    pictures.QUIET))}
 Series = dict[str, Any]
 
 
@@ -113,20 +117,25 @@ def _loss(value: float) -> str:
     return format(value, "#.3g") if math.isfinite(value) else "diverged"
 
 
+def colour_of(name: str) -> str:
+    """The colour of an optimizer by the name that is shown."""
+    return COLOURS.get(name, "#000000")
+
+
 def draw(axis: Any, series: list[Series], title: str) -> None:
     """Medians over steps on log axes, quartiles shaded, names at the ends of the lines."""
     styles = {"learned": "-", "tuned": "-", "untuned": "--"}
     shown = [s for s in series if s["steps"] and s["median"][-1] is not None]
-    quiet = iter(pictures.QUIET)
     drawn = []
     for s in shown:
-        colour = pictures.VERMILION if s["name"] == NAMES["hrnn"] else next(quiet)
+        colour = colour_of(s["name"])
         ends = [np.array([np.nan if y is None else y for y in s[key]])
                 for key in ("low", "median", "high")]
-        width = 2.2 if s["kind"] == "learned" else 1.3
-        axis.plot(s["steps"], ends[1], styles[s["kind"]], color=colour, linewidth=width,
-                  zorder=3 if s["kind"] == "learned" else 2)
-        axis.fill_between(s["steps"], ends[0], ends[2], color=colour, alpha=0.15, linewidth=0)
+        learned = s["kind"] == "learned"
+        axis.plot(s["steps"], ends[1], styles[s["kind"]], color=colour,
+                  linewidth=2.2 if learned else 1.3, zorder=3 if learned else 2)
+        axis.fill_between(s["steps"], ends[0], ends[2], color=colour,
+                          alpha=0.25 if learned else 0.08, linewidth=0)
         drawn.append((s["name"], s["steps"][-1], s["median"][-1], colour))
     axis.set(xscale="log", yscale="log", xlabel="training steps", title=title)
     if drawn:

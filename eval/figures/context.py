@@ -25,19 +25,21 @@ class Budget:
         networks: of figure 4a.
         steps: of the fully connected networks.
         conv_steps: of the convolutional ones, a step of which costs some twenty times as much.
-        other_steps: of the networks beyond the paper.
+        others: networks beyond the paper.
+        other_steps: of these.
         seeds: of every result that is shown.
         grid_seeds: of the search for learning rates.
         rates: that search.
         swept: learning rates of figure 5.
-        problem_steps: of the problems of meta-training.
+        problems: of figure 3, from the meta-training set.
+        problem_steps: of these.
         instances: new ones of each of those problems.
         lstm_meta_steps: meta-training of the coordinatewise LSTM.
+        ablations: how many of them.
         meta_steps: meta-training of each ablation.
         meta_seeds: of the ablations.
         batch_sizes: of figure 7, for the convnet.
         resnet_batch_sizes: likewise, for ResNet50V2.
-        problems: of figure 3.
         imagenet_steps: of figure 4b.
     """
 
@@ -45,43 +47,47 @@ class Budget:
     networks: tuple[str, ...]
     steps: int
     conv_steps: int
+    others: tuple[str, ...]
     other_steps: int
     seeds: tuple[int, ...]
     grid_seeds: tuple[int, ...]
     rates: tuple[float, ...]
     swept: tuple[float, ...]
+    problems: tuple[str, ...]
     problem_steps: int
     instances: int
     lstm_meta_steps: int
+    ablations: int
     meta_steps: int
     meta_seeds: tuple[int, ...]
     batch_sizes: tuple[int, ...]
     resnet_batch_sizes: tuple[int, ...]
-    problems: tuple[str, ...]
     imagenet_steps: int
 
 
+_OTHERS = ("conv_bn_relu", "rows_gru", "autoencoder", "transformer")
 _DECADES = tuple(10.0**k for k in range(-6, 0))
 _HALF_DECADES = tuple(float(f"{10 ** (k / 2):.3g}") for k in range(-12, -1))
 BUDGETS = {
     "smoke": Budget(
-        examples=600, networks=("mlp_relu",), steps=50, conv_steps=2, other_steps=2,
-        seeds=(0,), grid_seeds=(0,), rates=(1e-2,), swept=(1e-4, 1e-2),
-        problem_steps=20, instances=2, lstm_meta_steps=2, meta_steps=2, meta_seeds=(0,),
-        batch_sizes=(2,), resnet_batch_sizes=(), problems=("quadratic",), imagenet_steps=2),
+        examples=600, networks=("mlp_relu",), steps=50, conv_steps=2, others=("autoencoder",),
+        other_steps=20, seeds=(0,), grid_seeds=(0,), rates=(1e-2,), swept=(1e-4, 1e-2),
+        problems=("quadratic",), problem_steps=20, instances=2, lstm_meta_steps=2, ablations=1,
+        meta_steps=2, meta_seeds=(0,), batch_sizes=(2,), resnet_batch_sizes=(), imagenet_steps=2),
     "small": Budget(
-        examples=10_000, networks=PAPER, steps=1000, conv_steps=200, other_steps=300,
-        seeds=(0, 1, 2), grid_seeds=(0,), rates=(1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1, 3.16e-1),
-        swept=_DECADES, problem_steps=1000, instances=16, lstm_meta_steps=200, meta_steps=60,
-        meta_seeds=(0, 1, 2), batch_sizes=(1, 8, 64, 512),
-        resnet_batch_sizes=(), problems=problem_runs.NAMES, imagenet_steps=60),
+        examples=10_000, networks=PAPER, steps=1000, conv_steps=200, others=_OTHERS,
+        other_steps=300, seeds=(0, 1, 2), grid_seeds=(0,),
+        rates=(1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1, 3.16e-1), swept=_DECADES,
+        problems=problem_runs.NAMES, problem_steps=1000, instances=16, lstm_meta_steps=200,
+        ablations=15, meta_steps=60, meta_seeds=(0, 1, 2), batch_sizes=(1, 8, 64, 512),
+        resnet_batch_sizes=(), imagenet_steps=60),
     "full": Budget(
-        examples=None, networks=PAPER, steps=10_000, conv_steps=10_000, other_steps=10_000,
-        seeds=(0, 1, 2, 3, 4), grid_seeds=(0, 1, 2), rates=tune.LEARNING_RATES,
-        swept=_HALF_DECADES, problem_steps=5000, instances=64, lstm_meta_steps=5000,
-        meta_steps=2000, meta_seeds=(0, 1, 2, 3, 4),
-        batch_sizes=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
-        resnet_batch_sizes=(1, 4, 16, 64), problems=problem_runs.NAMES, imagenet_steps=20_000),
+        examples=None, networks=PAPER, steps=10_000, conv_steps=10_000, others=_OTHERS,
+        other_steps=10_000, seeds=(0, 1, 2, 3, 4), grid_seeds=(0, 1, 2), rates=tune.LEARNING_RATES,
+        swept=_HALF_DECADES, problems=problem_runs.NAMES, problem_steps=5000, instances=64,
+        lstm_meta_steps=5000, ablations=15, meta_steps=2000, meta_seeds=(0, 1, 2, 3, 4),
+        batch_sizes=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512), resnet_batch_sizes=(1, 4, 16, 64),
+        imagenet_steps=20_000),
 }
 
 

@@ -5,27 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from eval import data
+from eval.data import Data
 from eval.figures import compare, mnist
 from eval.figures.context import Context
 
 TITLE = "Beyond the paper: networks of other kinds"
 CLAIM = ("The paper makes no claim on these. The question is whether the learned optimizer, "
          "untuned, is about as good as the best tuned one there too, and better than untuned ones.")
-IMAGE_NETWORKS = {"conv_bn_relu": "residual convnet, batch norm", "rows_gru": "GRU over rows"}
+TITLES = {"conv_bn_relu": "residual convnet, batch norm", "rows_gru": "GRU over rows",
+          "autoencoder": "autoencoder", "transformer": "transformer on a manual"}
+MOST_TEXTS = 10_000
 
 
 def measure(context: Context) -> dict[str, Any]:
     """Every optimizer on a residual convnet, a recurrent net, an autoencoder and a transformer."""
-    steps = context.budget.other_steps
-    panels = {title: compare.compare(context, network, steps)
-              for network, title in IMAGE_NETWORKS.items()}
-    for network, title, of in (
-        ("autoencoder", "autoencoder", context.images.with_itself()),
-        ("transformer", "transformer on a manual", data.text(min(
-            context.budget.examples or 12_000, 5000))),
-    ):
-        panels[title] = compare.compare(context, network, steps, store=context.store(of))
+    budget = context.budget
+    panels = {
+        TITLES[network]: compare.compare(
+            context, network, budget.other_steps, store=context.store(_data(network, context)))
+        for network in budget.others}
     return {"panels": panels, "table": compare.table(panels), "verdict": verdict(panels)}
+
+
+def _data(network: str, context: Context) -> Data | None:
+    """What a network is trained on; None: on images and their classes."""
+    if network == "autoencoder":
+        return context.images.with_itself()
+    if network == "transformer":
+        return data.text(min(context.budget.examples or MOST_TEXTS, MOST_TEXTS) // 2)
+    return None
 
 
 def verdict(panels: dict[str, list[compare.Series]]) -> dict[str, Any]:

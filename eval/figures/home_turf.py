@@ -48,8 +48,9 @@ def measure(context: Context) -> dict[str, Any]:
         losses = np.array([[
             compare.final(series(name, "", run, rate)) for rate in budget.rates]
             for run in of.values()])
-        # A run that is lost counts as one that got nowhere in ten decades.
-        overall = np.log(np.minimum(losses, 1e10)).mean(axis=0)
+        # The meta-objective, which tells nothing apart below 1e-6; a run that is lost counts as one
+        # that has grown by ten decades.
+        overall = np.log(np.clip(losses, 1e-6, 1e10)).mean(axis=0)
         suite_rate = budget.rates[int(np.argmin(overall))]
         for problem, row in zip(panels, losses):
             run = of[problem]

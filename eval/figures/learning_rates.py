@@ -103,14 +103,13 @@ def draw(measured: dict[str, Any]) -> Any:
     """A panel for each task."""
     figure, axes = pictures.panels(1, len(measured["panels"]), width=4.6, height=3.4)
     for axis, (panel, series) in zip(axes.flat, measured["panels"].items()):
-        quiet = iter(pictures.QUIET)
         ends = []
         for one in series:
             low, median, high = (
                 np.array([np.nan if y is None else y for y in one[key]])
                 for key in ("low", "median", "high"))
             learned = one["name"] == compare.NAMES["hrnn"]
-            colour = pictures.VERMILION if learned else next(quiet)
+            colour = compare.colour_of(one["name"])
             axis.plot(one["rates"], median, ".-", color=colour, linewidth=2.2 if learned else 1.3)
             axis.fill_between(one["rates"], low, high, color=colour, alpha=0.15, linewidth=0)
             there = np.flatnonzero(np.isfinite(median))

@@ -108,7 +108,8 @@ def draw(measured: dict[str, Any]) -> Any:
     figure, axes = pictures.panels(1, len(panels), width=4.6, height=3.4)
     for axis, (model, panel) in zip(axes.flat, panels.items()):
         sizes = panel["batch_sizes"]
-        for ratios, colour in zip(panel["relative"].values(), pictures.QUIET):
+        colours = [compare.colour_of(name) for name in panel["relative"]]
+        for ratios, colour in zip(panel["relative"].values(), colours):
             axis.plot(sizes, ratios, ".-", color=colour)
         axis.axhline(1, color=pictures.GREY, linewidth=0.8, linestyle=":")
         axis.set(xscale="log", yscale="log", xlabel="batch size", title=model,
@@ -116,5 +117,5 @@ def draw(measured: dict[str, Any]) -> Any:
         pictures.labels(
             axis, list(panel["relative"]), sizes[-1],
             np.array([ratios[-1] for ratios in panel["relative"].values()]),
-            list(pictures.QUIET), apart=0.065)
+            colours, apart=0.065)
     return figure
