@@ -81,7 +81,7 @@ class CoordinatewiseLSTMConfig:
 
 @keras.saving.register_keras_serializable(package="hrnn_opt")
 class CoordinatewiseLSTM(Network):
-    """Two LSTM layers read each parameter's gradient and write its update: 5,301 numbers.
+    """Two LSTM layers read each parameter's gradient and write its update: 5,141 numbers.
 
     Args:
         config: its sizes.
