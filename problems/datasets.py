@@ -7,6 +7,7 @@ import abc
 import dataclasses
 import functools
 import itertools
+import math
 from typing import Any
 
 import jax
@@ -225,6 +226,52 @@ class Digits(Labelled):
         if classes < 10:
             order = jax.random.permutation(class_key, order) % classes
         return jnp.asarray(images)[chosen], order[jnp.asarray(targets)[chosen]]
+
+
+@register
+@dataclasses.dataclass(frozen=True, repr=False)
+class Glyphs(Labelled):
+    """scikit-learn's digits, each under an affine map of its own and on another square grid: as
+    many different pictures as one wants, with pixels in [0, 1].
+
+    A sample is a random digit, rotated by U(-0.3, 0.3) radians, enlarged by U(0.8, 1.2), sheared
+    by U(-0.2, 0.2), moved by up to one of its 8 x 8 pixels each way, and interpolated linearly.
+    """
+
+    def check_sizes(self, samples: int, features: int, classes: int) -> None:
+        if math.isqrt(features) ** 2 != features:
+            raise ValueError(f"Glyphs: features must be a square number; got {features}.")
+        if not 1 <= classes <= 10:
+            raise ValueError(f"Glyphs: classes must be 1 to 10; got {classes}.")
+
+    def draw_clean(
+        self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
+    ) -> Data:
+        images, targets = _digits()
+        keys = jax.random.split(key, 6)
+        chosen = jax.random.randint(keys[0], (samples,), 0, len(images))
+
+        def uniform(key: Array, low: float, high: float, *shape: int) -> Array:
+            return jax.random.uniform(key, (samples, *shape), minval=low, maxval=high)
+
+        angle, size = uniform(keys[1], -0.3, 0.3), uniform(keys[2], 0.8, 1.2)
+        shear, shift = uniform(keys[3], -0.2, 0.2), uniform(keys[4], -1.0, 1.0, 2)
+        # From the fine grid, centred, to places in the 8 x 8 pixels.
+        side = math.isqrt(features)
+        grid = (jnp.arange(side) + 0.5) * 8 / side - 4
+        y, x = jnp.meshgrid(grid, grid, indexing="ij")
+
+        def read(image: Array, angle: Array, size: Array, shear: Array, shift: Array) -> Array:
+            u = (jnp.cos(angle) * x - jnp.sin(angle) * y + shear * y) / size + shift[0]
+            v = (jnp.sin(angle) * x + jnp.cos(angle) * y) / size + shift[1]
+            return jax.scipy.ndimage.map_coordinates(
+                image.reshape(8, 8), [v + 3.5, u + 3.5], order=1, mode="constant")
+
+        pictures = jax.vmap(read)(jnp.asarray(images)[chosen], angle, size, shear, shift)
+        order = jnp.arange(10)
+        if classes < 10:
+            order = jax.random.permutation(keys[5], order) % classes
+        return pictures.reshape(samples, features), order[jnp.asarray(targets)[chosen]]
 
 
 @register

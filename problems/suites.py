@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from problems.broad import broad
 from problems.chains import DependencyChain, MinMaxWell, OutwardSnake
 from problems.convnet import ConvNet
-from problems.datasets import Clusters, Digits, Pixels, RandomMLP, Teacher
+from problems.datasets import Clusters, Digits, Glyphs, Pixels, RandomMLP, Teacher
 from problems.directions import ProjectionQuadratic, SumOfQuadratics
 from problems.embeddings import OneHotSparseSoftmaxRegression, SparseSoftmaxRegression
 from problems.functions_2d import (
@@ -390,6 +390,24 @@ def streams() -> Suite:
     return [
         RandomRescale(problem, common_decades=1.0, tensor_decades=0.5) if i % 2 else problem
         for i, problem in enumerate(networks)
+    ]
+
+
+@_set
+def glyphs() -> Suite:
+    """Classifiers of small pictures, of which there are many more than a run sees: what `streams`
+    is for, and inputs that are alike in kind to those of real picture classification."""
+    large = {"data": Glyphs(scale_decades=0.2), "samples": 4096, "objective_samples": 512}
+    return [
+        FullyConnected(196, 10, (32,), "relu", batch_size=64, l2=0.0, **large),
+        FullyConnected(196, 10, (32,), "sigmoid", batch_size=64, l2=0.0, **large),
+        FullyConnected(
+            144, 10, (24, 24), "tanh", batch_size=32, init="glorot", l2=0.0, **large),
+        FullyConnected(256, 10, (20,), "relu", batch_size=128, init="he", l2=0.0, **large),
+        ConvNet((12, 12, 1), 10, ((3, 3, 4), (5, 5, 4)), "relu", batch_size=64, init="small",
+                **large),
+        ConvNet((12, 12, 1), 10, ((3, 3, 4), (5, 5, 4)), "sigmoid", batch_size=64, init="small",
+                **large),
     ]
 
 

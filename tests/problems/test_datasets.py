@@ -85,6 +85,20 @@ def test_digits_are_the_digits():
     assert len(np.unique(images, axis=0)) > 490
 
 
+@pytest.mark.parametrize("side", [8, 14])
+def test_glyphs_are_digits_of_many_shapes(side):
+    images, labels = draw(datasets.Glyphs(), 3000, side * side, 10)
+    assert images.min() == 0 and 0.9 < images.max() <= 1
+    assert len(np.unique(images, axis=0)) == 3000
+    # About half of them are still nearest to the mean digit of their class; of digits, nine tenths.
+    places = np.round((np.arange(8) + 0.5) * side / 8 - 0.5).astype(int)
+    coarse = images.reshape(-1, side, side)[:, places][:, :, places].reshape(-1, 64)
+    digits, targets = load_digits(return_X_y=True)
+    means = np.stack([digits[targets == k].mean(axis=0) / 16 for k in range(10)])
+    nearest = np.linalg.norm(coarse[:, None] - means, axis=2).argmin(axis=1)
+    assert 0.4 < np.mean(nearest == labels) < 0.7
+
+
 def test_digits_dealt_to_fewer_classes():
     images, labels = draw(datasets.Digits(), 1797, 64, 3)
     rows = {tuple(row): label for row, label in zip(*load_digits(return_X_y=True), strict=True)}

@@ -106,6 +106,8 @@ BAD = [
     ("SoftmaxRegression(1, classes=4)", "Clusters: 4 classes need 8"),
     ("SoftmaxRegression(10, data=Digits())", "Digits: features must be 64; got 10"),
     ("SoftmaxRegression(64, 10, data=Digits(), samples=1798)", "samples must be 1 to 1797"),
+    ("SoftmaxRegression(50, 10, data=Glyphs())", "Glyphs: features must be a square"),
+    ("SoftmaxRegression(64, 11, data=Glyphs())", "Glyphs: classes must be 1 to 10; got 11"),
     ("FullyConnected(8, 2, (8,), activation='swish')", "activation must be one of .*relu"),
     ("FullyConnected(8, 2, (0,))", "hidden must be"),
     ("FullyConnected(8, 2, (8,), init='big')", "init must be one of paper, he"),
