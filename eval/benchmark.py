@@ -3,6 +3,8 @@
     benchmark meta    throughput of meta-training, in parameter-steps a second: the meta-gradient by
                       truncated backpropagation, PES (the steps of one of each antithetic pair are
                       counted), and unrolling alone; warm, median of several runs
+    benchmark step    the step of HierarchicalLOpt by itself and that of Adam, which take turns:
+                      throughput, memory, first call
     benchmark train   a whole training step with HierarchicalLOpt relative to one with Adam, RMSProp
                       and SGD, which take turns; median of several rounds
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 import sys
 import time
@@ -30,6 +33,15 @@ flags.DEFINE_integer(
 flags.DEFINE_enum("model", "mnist_conv", ["mnist_conv", "resnet50v2"], "Of `train`.",
                   flag_values=OPTIONS)
 flags.DEFINE_integer("batch_size", 64, "Of `train`.", lower_bound=1, flag_values=OPTIONS)
+flags.DEFINE_enum("backend", None, ["jax", "tensorflow", "torch"],
+                  "Of `step`; that of KERAS_BACKEND if not given.", flag_values=OPTIONS)
+flags.DEFINE_integer("parameters", 1_000_000, "Of `step`.", lower_bound=1, flag_values=OPTIONS)
+flags.DEFINE_integer("tensors", 1, "Of `step`: how many the parameters lie in, of sizes over three "
+                     "decades.", lower_bound=1, flag_values=OPTIONS)
+flags.DEFINE_string("weights", "default", "Of `step`: of HierarchicalLOpt.", flag_values=OPTIONS)
+flags.DEFINE_enum("state_dtype", "float32", ["float32", "bfloat16"], "Of `step`.",
+                  flag_values=OPTIONS)
+flags.DEFINE_bool("torch_compile", False, "Of `step` on PyTorch: compile it.", flag_values=OPTIONS)
 cli.define_json(OPTIONS)
 
 # Tasks side by side in each case, as members x models. Odd numbers of models keep features off the
@@ -165,11 +177,42 @@ def train_steps(model: str, batch_size: int, repeats: int) -> dict[str, Any]:
 
 def main(argv: list[str]) -> int:
     """The command line."""
-    whats = {"meta": _main_meta, "train": _main_train}
+    whats = {"meta": _main_meta, "step": _main_step, "train": _main_train}
     if len(argv) != 2 or argv[1] not in whats:
         raise cli.UsageError(
             f"benchmark takes one of: {', '.join(whats)}; got {' '.join(argv[1:]) or 'nothing'}")
     return whats[argv[1]]()
+
+
+def _main_step() -> int:
+    if OPTIONS.backend:
+        os.environ["KERAS_BACKEND"] = OPTIONS.backend
+    import keras
+
+    from eval import step_cost
+    from hrnn_opt import HierarchicalLOpt
+
+    cli.check_weights(OPTIONS.weights)
+    try:
+        shapes = step_cost.spread_shapes(OPTIONS.parameters, OPTIONS.tensors)
+    except ValueError as error:
+        raise cli.UsageError(str(error)) from None
+    costs = step_cost.measure({
+        "ours": lambda: HierarchicalLOpt(OPTIONS.weights, state_dtype=OPTIONS.state_dtype, seed=0),
+        "adam": lambda: keras.optimizers.Adam(1e-3),
+    }, shapes, OPTIONS.repeats, OPTIONS.torch_compile)
+    rate, adam_rate = (
+        costs[name]["million_parameters_per_second"] for name in ("ours", "adam"))
+    report = {
+        "million_parameters_per_second": rate, "adam_million_parameters_per_second": adam_rate,
+        "ratio": rate / adam_rate, **{name: costs["ours"][name] for name in (
+            "state_bytes_per_parameter", "peak_bytes_per_parameter", "first_call_seconds")}}
+    if OPTIONS.json:
+        cli.print_json(report)
+        return 0
+    for name, value in report.items():
+        print(f"{value:12.4g}  {name.replace('_', ' ')}")
+    return 0
 
 
 def _main_train() -> int:

@@ -91,6 +91,7 @@ def test_mnist_figure_and_the_report_of_it(capsys, tmp_path, inline, data_dir):
     (["figure", "3", "--data_dir=nowhere"], "data_dir"),
     (["report", "--figures=9"], "9"), (["report", "--figures=", "--out=nowhere"], "no figures"),
     (["benchmark", "nothing"], "train"),
+    (["benchmark", "step", "--parameters=9", "--tensors=20"], "`parameters` must be enough"),
 ])
 def test_what_cannot_be_made_gives_one_clear_error(capsys, arguments, named):
     assert main(arguments) == 2

@@ -1,0 +1,31 @@
+"""The benchmark of the step by itself, on every backend."""
+
+import json
+
+import numpy as np
+import pytest
+
+from eval import step_cost
+from eval.__main__ import main
+
+
+def test_shapes_add_up_over_three_decades():
+    sizes = np.array(step_cost.spread_shapes(1_000_000, 160)).ravel()
+    assert sizes.sum() == 1_000_000 and len(sizes) == 160
+    assert 500 < sizes.max() / sizes.min() < 2000
+    assert step_cost.spread_shapes(7, 1) == [(7,)]
+
+
+@pytest.mark.parametrize("state_dtype, bytes_", [("float32", 4), ("bfloat16", 2)])
+def test_the_step_is_measured_beside_adams(capsys, state_dtype, bytes_):
+    assert main(["benchmark", "step", "--parameters=4096", "--weights=untrained", "--repeats=1",
+                 f"--state_dtype={state_dtype}", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    # 21 numbers for each parameter, and the meta-parameters.
+    per_parameter = 21 * bytes_ + 4 * 8349 / 4096
+    assert report["state_bytes_per_parameter"] == pytest.approx(per_parameter, rel=0.02)
+    assert report["peak_bytes_per_parameter"] >= report["state_bytes_per_parameter"]
+    assert report["ratio"] == pytest.approx(
+        report["million_parameters_per_second"] / report["adam_million_parameters_per_second"])
+    assert report["first_call_seconds"] > 0
+
