@@ -30,6 +30,7 @@ COMMANDS = {
     "curve": "a picture of a meta-training run from its log",
     "lengths": "a picture of the lengths that meta-training draws",
     "dynamics": "a picture of the learning rates that the learned optimizer chose in a run",
+    "soak": "train for very long, killed at random, and watch memory and numbers",
     "convert": "turn weights into another form, the released program's checkpoints too",
     "quickstart": "a small convnet on real digits, HierarchicalLOpt beside Adam",
 }

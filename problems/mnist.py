@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import math
 import pathlib
 import struct
 import zlib
@@ -21,6 +22,8 @@ _FILES = {
     "x_test": "t10k-images-idx3-ubyte",
     "y_test": "t10k-labels-idx1-ubyte",
 }
+# Bytes of an array: twice the largest set in this format that we know of.
+_LARGEST = 2**30
 
 
 def load_mnist(
@@ -58,22 +61,23 @@ def _read_idx(folder: pathlib.Path, file: str, dimensions: int) -> np.ndarray:
     path = next((p for p in (folder / file, folder / f"{file}.gz") if p.is_file()), None)
     if path is None:
         raise ValueError(f"{folder}: the MNIST file {file} (or {file}.gz) is missing.")
+    with path.open("rb") as file:
+        opened = gzip.open if file.read(2) == b"\x1f\x8b" else open
     try:
-        content = path.read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-        # Header: two zero bytes, type (8 = unsigned byte), number of dimensions, the sizes.
-        header = struct.unpack(f">4B{dimensions}I", content[: 4 + 4 * dimensions])
+        with opened(path, "rb") as stream:
+            # Header: two zero bytes, type (8 = unsigned byte), number of dimensions, the sizes.
+            header = struct.unpack(f">4B{dimensions}I", stream.read(4 + 4 * dimensions))
+            size = math.prod(header[4:])
+            # No more is unpacked than the header asks for, and one byte to see whether it is all.
+            content = stream.read(size + 1) if size <= _LARGEST else b""
     except (OSError, EOFError, zlib.error, struct.error) as error:
         raise ValueError(f"{path}: cannot be read as an IDX file ({error}).") from error
-    magic, shape = header[:4], header[4:]
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    if magic != (0, 0, 8, dimensions) or values.size != np.prod(shape, dtype=np.int64):
+    if header[:4] != (0, 0, 8, dimensions) or len(content) != size:
         raise ValueError(
-            f"{path}: is no IDX file of bytes with {dimensions} dimension"
+            f"{path}: is no IDX file of at most {_LARGEST} bytes with {dimensions} dimension"
             f"{'s' if dimensions > 1 else ''}, or is cut short."
         )
-    return values.reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(header[4:])
 
 
 @register
