@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,10 @@ def _restore(path: Path, like: Callable[[set[str]], Any], config: TrainConfig) -
         raise DamagedError(str(error)) from None
     if _digest(arrays) != digest:
         raise DamagedError("its numbers are not those that were written")
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"its configuration is no JSON: {error}") from None
     theirs = TrainConfig.from_json(text)
     for field in TrainConfig.__dataclass_fields__:
         if getattr(theirs, field) != getattr(config, field):

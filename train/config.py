@@ -161,8 +161,17 @@ class TrainConfig:
         Raises:
             ValueError: if a field does not exist or is not allowed.
         """
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"the training config is no JSON: {error}.") from None
+        if not isinstance(values, dict):
+            raise ValueError(f"the training config must be a dict, got {type(values).__name__}.")
         unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise ValueError(f"the training config has fields that do not exist: {unknown}.")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(
+                f"the training config has a value of another type: {error}.") from None
