@@ -6,13 +6,14 @@ PYTHON ?= python3
 JOBS ?= 2
 SHELL := /bin/bash
 
-.PHONY: help quickstart test lint wheel clean
+.PHONY: help quickstart test lint docs wheel clean
 .SECONDARY:
 
 help:
 	@echo 'make quickstart   train a small network on real digits, HierarchicalLOpt beside Adam'
 	@echo 'make test         check the code, run all tests on JAX, TensorFlow and PyTorch'
 	@echo 'make lint         check the code only'
+	@echo 'make docs         build the pages of docs/, with the reference from docstrings, into build/docs'
 	@echo 'make wheel        build the package into dist/'
 	@echo 'make clean        remove the environments and what was built'
 
@@ -27,6 +28,10 @@ test: lint
 
 lint: .venv-dev/ready
 	@.venv-dev/bin/ruff check --quiet .
+
+docs: .venv-docs/ready
+	@.venv-docs/bin/mkdocs build --strict --quiet
+	@echo build/docs/index.html
 
 wheel: .venv-dev/ready
 	@.venv-dev/bin/python -m build --wheel --no-isolation >/dev/null

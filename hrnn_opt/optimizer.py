@@ -48,9 +48,10 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         seed: of the drawn initial learning rates and of `"untrained"` weights. None: drawn, so
             that `keras.utils.set_random_seed` decides it.
         weight_decay: decoupled; each step shrinks the parameters by weight_decay * learning_rate.
-        clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency,
-            loss_scale_factor, gradient_accumulation_steps, name: as in every Keras optimizer. The
-            moving average is of the true parameters.
+        clipnorm, clipvalue, global_clipnorm: as in every Keras optimizer.
+        use_ema, ema_momentum, ema_overwrite_frequency: likewise; the moving average is of the true
+            parameters.
+        loss_scale_factor, gradient_accumulation_steps, name: likewise.
 
     Attributes:
         skipped_steps: number of steps left out because a gradient held a number that is not
