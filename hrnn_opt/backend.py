@@ -37,3 +37,14 @@ def no_gradient() -> contextlib.AbstractContextManager:
 
         return torch.no_grad()
     return contextlib.nullcontext()
+
+
+def replicated() -> contextlib.AbstractContextManager:
+    """Where variables that say nothing else are on every device, whatever a layout map says of
+    their paths: it is meant for the model's."""
+    distribution = keras.distribution.distribution()
+    if not isinstance(distribution, keras.distribution.ModelParallel):
+        return contextlib.nullcontext()
+    return keras.distribution.ModelParallel(
+        layout_map=keras.distribution.LayoutMap(distribution.device_mesh),
+        batch_dim_name=distribution.batch_dim_name).scope()

@@ -104,6 +104,20 @@ class Layout:
             ops.reshape(flat[..., part], (*models, *shape))
             for part, shape in zip(self.slices, self.shapes)]
 
+    # Other layouts of the same tensors may lie on many devices: see `sharding.py`.
+
+    def sharding(self, dimensions: int) -> Any | None:
+        """The layout that Keras shall give a buffer of so many dimensions; None: its own."""
+        return None
+
+    def to_file(self, buffer: np.ndarray) -> np.ndarray:
+        """The buffer (..., B, L) as it is saved: as a `Layout` of the same tensors has it."""
+        return buffer
+
+    def from_file(self, buffer: np.ndarray) -> Any:
+        """The buffer (..., B, L) that `to_file` gave."""
+        return buffer
+
     def tensor_mean(self, x: Any) -> Any:
         """(F, ..., B, L) to (F, ..., K): the mean of each feature over each tensor's parameters."""
         if self._mask is not None:

@@ -13,8 +13,8 @@ from keras import ops
 from hrnn_opt import backend
 from hrnn_opt import weights as weights_lib
 from hrnn_opt.kinds import NetworkConfig
-from hrnn_opt.layout import Layout
-from hrnn_opt.network import State, move_average
+from hrnn_opt.network import PER_MODEL, PER_TENSOR, State, move_average
+from hrnn_opt.sharding import layout_of
 
 STATE_DTYPES = ("float32", "bfloat16")
 # Counts and slow averages of single numbers, which half the bits cannot hold.
@@ -97,7 +97,8 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
             raise ValueError(f"`seed` must be an integer of at least 0 or None, got {seed!r}.")
         if weight_decay is not None:
             weight_decay = weights_lib.check_rate("weight_decay", weight_decay)
-        pretrained = weights_lib.resolve(weights, lookahead, seed)
+        with backend.replicated():
+            pretrained = weights_lib.resolve(weights, lookahead, seed)
         if learning_rate is None:
             learning_rate = pretrained.schedule()
         elif not callable(learning_rate):
@@ -168,7 +169,7 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
                     "`variables` must be of floating dtypes, got "
                     f"{keras.backend.standardize_dtype(variable.dtype)} for {variable.name!r}.")
         super().build(variables)
-        with backend.outside_of_graph():
+        with backend.outside_of_graph(), backend.replicated():
             self._build_state(variables)
 
     def _build_state(self, variables: list[keras.Variable]) -> None:
@@ -188,7 +189,7 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
             (), dtype="int32", name="skipped_steps", aggregation="only_first_replica")
         if not self._members:
             return
-        self._layout = Layout([variables[i].shape for i in self._members])
+        self._layout = layout_of([variables[i] for i in self._members])
         buffer = (self._layout.blocks, self._layout.lanes)
         state = network.init_state(
             self._layout, self._initial_log_learning_rate(), np.zeros(buffer, "float32"))
@@ -196,12 +197,15 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         # those (`load_weights` between two calls of `fit`, say) sets both.
         state = state._replace(true_parameters=None)
         if self.attends:
-            self._offset = self.add_variable(buffer, dtype="float32", name="lookahead_offset")
+            self._offset = self.add_variable(
+                buffer, dtype="float32", name="lookahead_offset", layout=self._layout.sharding(2))
         for field, value in state._asdict().items():
             if value is not None:
+                lies_in_blocks = field not in (*PER_TENSOR, *PER_MODEL)
                 self._state_variables[field] = self.add_variable(
                     tuple(value.shape), initializer=_constant(ops.convert_to_numpy(value)),
-                    dtype="float32" if field in _WIDE else self.state_dtype, name=field)
+                    dtype="float32" if field in _WIDE else self.state_dtype, name=field,
+                    layout=self._layout.sharding(len(value.shape)) if lies_in_blocks else None)
 
     def _initial_log_learning_rate(self) -> np.ndarray:
         """(B, L) initial log learning rates: half of a range by tensor, half by parameter."""
@@ -431,7 +435,31 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
 
     _weights_loaded = False
 
+    def _buffers(self) -> dict[str, keras.Variable]:
+        """The variables that lie in blocks and lanes, by what files call them."""
+        fields = set(self._state_variables) - {*PER_TENSOR, *PER_MODEL}
+        buffers = [self._state_variables[field] for field in fields]
+        if self.attends and self._members:
+            buffers.append(self._offset)
+        below = {id(variable) for variable in buffers}
+        return {str(i): v for i, v in enumerate(self.variables) if id(v) in below}
+
+    # Files hold the state as it lies on one device, so that any number of them may load it.
+
+    def save_own_variables(self, store: Any) -> None:
+        buffers = self._buffers()
+        for i, variable in enumerate(self.variables):
+            value = variable.numpy()
+            if str(i) in buffers:
+                value = self._layout.to_file(value)
+            store[str(i)] = value
+
     def load_own_variables(self, store: Any) -> None:
+        if len(store.keys()) == len(self.variables):
+            buffers, names = self._buffers(), map(str, range(len(self.variables)))
+            store = {
+                name: self._layout.from_file(store[name]) if name in buffers else store[name]
+                for name in names}
         super().load_own_variables(store)
         # Keras only warns where the numbers of variables differ, and loads none.
         self._weights_loaded |= len(store.keys()) == len(self.variables)
