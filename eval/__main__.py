@@ -32,6 +32,7 @@ COMMANDS = {
     "dynamics": "a picture of the learning rates that the learned optimizer chose in a run",
     "soak": "train for very long, killed at random, and watch memory and numbers",
     "convert": "turn weights into another form, the released program's checkpoints too",
+    "imagenet": "train an image classifier on all devices, on ImageNet or other images",
     "quickstart": "a small convnet on real digits, HierarchicalLOpt beside Adam",
 }
 

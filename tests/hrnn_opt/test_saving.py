@@ -115,6 +115,31 @@ def test_a_loaded_model_resumes_to_the_same_numbers(tmp_path, arguments, steps):
     assert_equal(values(loaded.optimizer.variables), values(network.optimizer.variables))
 
 
+class Stop(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_backup_and_restore_resumes_to_the_same_numbers(tmp_path, mixed):
+    def compiled(seed):
+        arguments = {"use_ema": True, "gradient_accumulation_steps": 2} if mixed else {}
+        opt = optimizer(lookahead=True, **arguments)
+        return model(seed, optimizer=keras.optimizers.LossScaleOptimizer(opt) if mixed else opt)
+
+    whole = compiled(0)
+    fit(whole, epochs=4)
+    with pytest.raises(KeyboardInterrupt):
+        fit(compiled(0), epochs=4, callbacks=[
+            keras.callbacks.BackupAndRestore(str(tmp_path / "backup")), Stop()])
+    resumed = compiled(1)
+    fit(resumed, epochs=4, callbacks=[
+        keras.callbacks.BackupAndRestore(str(tmp_path / "backup"))])
+    assert_equal(values(resumed.weights), values(whole.weights))
+    assert_equal(values(resumed.optimizer.variables), values(whole.optimizer.variables))
+
+
 def test_a_file_holds_each_variable_once(tmp_path):
     network = model(optimizer=optimizer())
     train_on(network, 1)
