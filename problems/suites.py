@@ -395,10 +395,10 @@ def streams() -> Suite:
 
 @_set
 def glyphs() -> Suite:
-    """Classifiers of small pictures, of which there are many more than a run learns by heart: what
+    """Classifiers of small pictures, of which there are more than a run of 1,000 steps sees: what
     `streams` is for, with inputs alike in kind to those of real picture classification."""
     data = Glyphs(scale_decades=0.2)
-    large = {"data": data, "samples": 4096, "objective_samples": 512, "l2": 0.0}
+    large = {"data": data, "samples": 32768, "objective_samples": 2048, "l2": 0.0}
     return [
         FullyConnected(196, 10, (32,), "relu", batch_size=64, **large),
         FullyConnected(196, 10, (32,), "sigmoid", batch_size=64, **large),
