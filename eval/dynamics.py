@@ -3,7 +3,8 @@
 
 From its event files, over training batches: a curve for each tensor, and all of them as a map from
 the model's first tensor at the top to its last. The rate of a tensor is the median over its
-parameters.
+parameters. With --beside, the log_dir of `eval.dynamics.StepSizes` in a run of the same model with
+Adam, say, also the steps that both took: the RMS of each tensor's updates.
 """
 
 from __future__ import annotations
@@ -12,31 +13,65 @@ import json
 import posixpath
 from pathlib import Path
 
+import keras
 import numpy as np
 from absl import flags
 
 from eval import cli
 from hrnn_opt.dynamics import LOG_LEARNING_RATE, tag
+from hrnn_opt.events import EventWriter
 
 OPTIONS = flags.FlagValues()
 flags.DEFINE_string("out", "dynamics.png", "Picture to write.", flag_values=OPTIONS)
+flags.DEFINE_string("beside", None, "Logs of another optimizer's steps, drawn beside.",
+                    flag_values=OPTIONS)
 cli.define_json(OPTIONS)
 
+RATE, UPDATE = f"{LOG_LEARNING_RATE}/median", "update RMS"
 # What fits beside the curves, and beside the map.
 CURVE_LABELS, MAP_LABELS = 8, 24
 
 
-def read(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The effective learning rates in the event files of a folder.
+class StepSizes(keras.callbacks.Callback):
+    """Logs the RMS of each tensor's updates, of any optimizer, as `LearningRateDynamics` does."""
+
+    def __init__(self, log_dir: str | Path, every: int = 100) -> None:
+        super().__init__()
+        self.log_dir, self.every, self.batches = log_dir, every, 0
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self.writer = EventWriter(self.log_dir)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self.batches += 1
+        if self.batches % self.every == 0:
+            self.before = self._values()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        if self.batches % self.every == 0:
+            self.writer.write(self.batches, {
+                tag(UPDATE, path): float(np.sqrt(np.mean(np.square(value - self.before[path]))))
+                for path, value in self._values().items()})
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        self.writer.close()
+
+    def _values(self) -> dict[str, np.ndarray]:
+        return {v.path: np.array(keras.ops.convert_to_numpy(v), "float32")
+                for v in self.model.trainable_variables}
+
+
+def read(folder: Path, quantity: str = RATE) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The effective learning rates, or another quantity, in the event files of a folder.
 
     Returns:
         steps: (N,) batches that were logged, ascending; none if there are none.
-        rates: (N,) by tensor, in the order of the model; NaN where a tensor had none.
+        values: (N,) by tensor, in the order of the model; NaN where a tensor had none.
     """
     # It loads TensorFlow, where that is installed, which takes seconds: not for `--help`.
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-    before, after = tag(f"{LOG_LEARNING_RATE}/median", "\0").split("\0")
+    before, after = tag(quantity, "\0").split("\0")
     found: dict[str, dict[int, float]] = {}
     # A file for each call of `fit`; where they overlap, the last one counts.
     for path in sorted(folder.glob("events.out.tfevents.*")):
@@ -44,15 +79,29 @@ def read(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             for value in event.summary.value:
                 if value.tag.startswith(before) and value.tag.endswith(after):
                     tensor = value.tag.removeprefix(before).removesuffix(after)
-                    found.setdefault(tensor, {})[event.step] = np.exp(value.simple_value)
+                    number = value.simple_value
+                    found.setdefault(tensor, {})[event.step] = (
+                        np.exp(number) if quantity == RATE else number)
     steps = sorted({step for series in found.values() for step in series})
     return np.array(steps), {
         tensor: np.array([series.get(step, np.nan) for step in steps])
         for tensor, series in found.items()}
 
 
-def plot(steps: np.ndarray, rates: dict[str, np.ndarray], path: str) -> None:
-    """Draw at least one logged batch."""
+Series = tuple[np.ndarray, dict[str, np.ndarray]]
+
+
+def plot(
+    steps: np.ndarray, rates: dict[str, np.ndarray], path: str,
+    beside: tuple[Series, Series] | None = None,
+) -> None:
+    """Draw at least one logged batch.
+
+    Args:
+        steps, rates: what `read` gives.
+        path: of the picture.
+        beside: the sizes of updates in this run, and in another, if they shall be drawn.
+    """
     from matplotlib.colors import LogNorm
 
     from eval import pictures
@@ -61,7 +110,8 @@ def plot(steps: np.ndarray, rates: dict[str, np.ndarray], path: str) -> None:
     # The name of the model is the same in all of them.
     shared = posixpath.commonpath([posixpath.dirname(name) for name in rates])
     names = [name.removeprefix(f"{shared}/") for name in rates]
-    figure, ((curves, heat),) = pictures.panels(1, 2, width=6.5, height=4.5)
+    figure, (axes,) = pictures.panels(1, 3 if beside else 2, width=6.5, height=4.5)
+    curves, heat = axes[:2]
     colours = pictures.sequence(len(names))
     for series, colour in zip(values, colours):
         curves.plot(steps, series, ".-", color=colour, linewidth=1, markersize=3)
@@ -85,6 +135,13 @@ def plot(steps: np.ndarray, rates: dict[str, np.ndarray], path: str) -> None:
     heat.set_yticks([k + 0.5 for k in rows], [names[k] for k in rows], fontsize=8)
     heat.invert_yaxis()
     heat.set(xscale="log", xlabel="training batches", title="from the first tensor to the last")
+    if beside:
+        for (batches, sizes), style in zip(beside, ("-", "--")):
+            for name, colour in zip(rates, colours):
+                if name in sizes:
+                    axes[2].plot(batches, sizes[name], style, color=colour, linewidth=1)
+        axes[2].set(xscale="log", yscale="log", xlabel="training batches",
+                    title="RMS of each tensor's updates; dashed: beside")
     pictures.save(figure, path)
 
 
@@ -103,7 +160,14 @@ def main(argv: list[str]) -> None:
         raise cli.UsageError(
             "RUN_DIR must be a folder with event files of LearningRateDynamics, with a logged batch"
             f" in them; got {argv[1]!r}")
-    plot(steps, rates, OPTIONS.out)
+    beside = None
+    if OPTIONS.beside:
+        beside = read(Path(argv[1]), UPDATE), read(Path(OPTIONS.beside), UPDATE)
+        if not set(beside[1][1]) & set(rates):
+            raise cli.UsageError(
+                "--beside must be a folder with event files of eval.dynamics.StepSizes, of the "
+                f"same model; got {OPTIONS.beside!r}")
+    plot(steps, rates, OPTIONS.out, beside)
     report = {
         "logged_batches": len(steps), "last_batch": int(steps[-1]),
         "last_learning_rates": {

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import matplotlib.image
 import numpy as np
 import pytest
@@ -104,3 +105,21 @@ def test_no_logs_is_one_clear_error(tmp_path, capsys, events):
     assert main(["dynamics"]) == 2
     assert "give one RUN_DIR" in capsys.readouterr().err
     assert not (tmp_path / "d.png").exists()
+
+
+def test_adams_steps_are_drawn_beside(tmp_path, figures, capsys):
+    for name, opt, callback in (
+            ("ours", optimizer(), LearningRateDynamics), ("adam", "adam", dynamics.StepSizes)):
+        keras.utils.clear_session()
+        network = model(optimizer=opt)
+        fit(network, epochs=2, callbacks=[callback(tmp_path / name, every=2)])
+    arguments = ["dynamics", str(tmp_path / "ours"), f"--out={tmp_path / 'd.png'}"]
+    assert main([*arguments, f"--beside={tmp_path / 'adam'}"]) == 0
+    *_, steps, _ = figures[0].axes
+    assert len(steps.lines) == 2 * len(network.trainable_variables)
+    ours, theirs = steps.lines[0], steps.lines[len(network.trainable_variables)]
+    assert list(ours.get_xdata()) == list(theirs.get_xdata()) == [2, 4, 6, 8]
+    # Adam's first steps are of its learning rate.
+    np.testing.assert_allclose(theirs.get_ydata()[0], 1e-3, rtol=0.3)
+    assert main([*arguments, f"--beside={tmp_path}"]) == 2
+    assert "--beside must be" in capsys.readouterr().err
