@@ -35,8 +35,8 @@ def measure(context: Context) -> dict[str, Any]:
         compare.NAMES["hrnn"]: context.weights,
         LSTM: context.weights_file(meta_runs.weights(trained))}
     panels = {
-        network: compare.compare(context, network, budget.steps, tuned=("adam",), untuned=(),
-                                 learned=learned)
+        network: compare.compare(context, network, budget.carry_over_steps, tuned=("adam",),
+                                 untuned=(), learned=learned)
         for network in NETWORKS}
     return {
         "panels": panels, "meta_training": trained["curve"],

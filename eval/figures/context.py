@@ -35,6 +35,7 @@ class Budget:
         problem_steps: of these.
         instances: new ones of each of those problems.
         lstm_meta_steps: meta-training of the coordinatewise LSTM.
+        carry_over_steps: of figure 2; a step of that LSTM costs ten times as much as one of ours.
         ablations: how many of them.
         meta_steps: meta-training of each ablation.
         meta_seeds: of the ablations.
@@ -57,6 +58,7 @@ class Budget:
     problem_steps: int
     instances: int
     lstm_meta_steps: int
+    carry_over_steps: int
     ablations: int
     meta_steps: int
     meta_seeds: tuple[int, ...]
@@ -72,22 +74,23 @@ BUDGETS = {
     "smoke": Budget(
         examples=600, networks=("mlp_relu",), steps=50, conv_steps=2, others=("autoencoder",),
         other_steps=20, seeds=(0,), grid_seeds=(0,), rates=(1e-2,), swept=(1e-4, 1e-2),
-        problems=("quadratic",), problem_steps=20, instances=2, lstm_meta_steps=2, ablations=1,
-        meta_steps=2, meta_seeds=(0,), batch_sizes=(2,), resnet_batch_sizes=(), imagenet_steps=2),
+        problems=("quadratic",), problem_steps=20, instances=2, lstm_meta_steps=2,
+        carry_over_steps=50, ablations=1, meta_steps=2, meta_seeds=(0,), batch_sizes=(2,),
+        resnet_batch_sizes=(), imagenet_steps=2),
     "small": Budget(
         examples=10_000, networks=PAPER, steps=1000, conv_steps=200, others=_OTHERS,
         other_steps=300, seeds=(0, 1, 2), grid_seeds=(0,),
         rates=(1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1, 3.16e-1), swept=_DECADES,
         problems=problem_runs.NAMES, problem_steps=1000, instances=16, lstm_meta_steps=200,
-        ablations=15, meta_steps=60, meta_seeds=(0, 1, 2), batch_sizes=(1, 8, 64, 512),
-        resnet_batch_sizes=(), imagenet_steps=60),
+        carry_over_steps=200, ablations=15, meta_steps=60, meta_seeds=(0, 1, 2),
+        batch_sizes=(1, 8, 64, 512), resnet_batch_sizes=(), imagenet_steps=60),
     "full": Budget(
         examples=None, networks=PAPER, steps=10_000, conv_steps=10_000, others=_OTHERS,
         other_steps=10_000, seeds=(0, 1, 2, 3, 4), grid_seeds=(0, 1, 2), rates=tune.LEARNING_RATES,
         swept=_HALF_DECADES, problems=problem_runs.NAMES, problem_steps=5000, instances=64,
-        lstm_meta_steps=5000, ablations=15, meta_steps=2000, meta_seeds=(0, 1, 2, 3, 4),
-        batch_sizes=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512), resnet_batch_sizes=(1, 4, 16, 64),
-        imagenet_steps=20_000),
+        lstm_meta_steps=5000, carry_over_steps=10_000, ablations=15, meta_steps=2000,
+        meta_seeds=(0, 1, 2, 3, 4), batch_sizes=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+        resnet_batch_sizes=(1, 4, 16, 64), imagenet_steps=20_000),
 }
 
 

@@ -1,3 +1,4 @@
+import base64
 import html
 import json
 import math
@@ -15,8 +16,19 @@ if os.environ.get("KERAS_BACKEND") != "jax":
     pytest.skip("needs the JAX backend", allow_module_level=True)
 
 from eval.__main__ import main
-from eval.figures import ablations, carry_over, compare, home_turf, learning_rates
+from eval.figures import (
+    FIGURES,
+    ablations,
+    carry_over,
+    compare,
+    home_turf,
+    imagenet,
+    learning_rates,
+    step_time,
+)
 from eval.figures.context import BUDGETS
+from eval.meta_runs import MetaRun
+from eval.problem_runs import ProblemRun
 from eval.workers import Workers
 from train.config import TrainConfig
 
@@ -29,6 +41,38 @@ def inline(monkeypatch, fake_runs):
     monkeypatch.setattr(
         Workers, "executed", lambda self, runs, data: [(run, run.execute(data)) for run in runs])
     return fake_runs
+
+
+@pytest.fixture
+def formulas(monkeypatch, inline):
+    """So are runs of every other kind."""
+    from hrnn_opt import CoordinatewiseLSTM, Pretrained
+
+    weights = base64.b64encode(Pretrained.from_network(CoordinatewiseLSTM()).to_bytes()).decode()
+
+    def meta(run, data):
+        off = json.loads(run.config)["seed"] + (run.name != ablations.FULL)
+        return {"curve": [[0, 0.0], [60, off - 5.0]], "safetensors": weights}
+
+    def problem(run, data):
+        ends = [[0.1 if rate is None else 10 * rate + k / 10 for k in range(run.instances)]
+                for rate in run.rates]
+        return {"steps_of_points": [1, 1000], "curves": [[[1.0, y] for y in row] for row in ends]}
+
+    def timing(run, data):
+        ratios = {"adam": 1 + 6 / run.batch_size, "rmsprop": 2.0, "sgd": 3.0}
+        return {"relative": ratios, "step_seconds": {"hrnn": 1.0, **ratios}}
+
+    def large(run, data):
+        return {"curve": [[10, 1.0], [60, run.learning_rate or 0.5]], "final_training_loss":
+                run.learning_rate or 0.5}
+
+    for kind, formula in (
+        (MetaRun, meta), (ProblemRun, problem), (step_time.Timing, timing),
+        (imagenet.ImagenetRun, large),
+    ):
+        monkeypatch.setattr(kind, "execute", lambda run, data, formula=formula: {
+            "diverged": False, "seconds": 1.0, **formula(run, data), **run.configuration(data)})
 
 
 def figure(capsys, tmp_path, *arguments):
@@ -83,6 +127,18 @@ def test_mnist_figure_and_the_report_of_it(capsys, tmp_path, inline, data_dir):
     assert "figure_4a.png" in text
     assert "data:image/png;base64," in page
     assert "src=\"figure" not in page
+
+
+def test_every_figure_says_whether_its_claim_holds(capsys, tmp_path, formulas, data_dir):
+    summary = figure(capsys, tmp_path, "report", f"--data_dir={data_dir}")
+    holds = {one["figure"]: one["verdict"]["holds"] for one in summary}
+    assert holds == {"2": False, "3": True, "4a": True, "4b": None, "5": False, "6": None,
+                     "7": True, "generalisation": True}
+    for name in FIGURES:
+        record = json.loads((tmp_path / "out" / f"figure_{name}.json").read_text())
+        assert all(len(row) == len(record["table"]["header"]) for row in record["table"]["rows"])
+        assert record["seconds"] > 0 or name in ("4a", "generalisation")
+        assert (tmp_path / "out" / f"figure_{name}.png").stat().st_size > 5000
 
 
 @pytest.mark.parametrize("arguments, named", [
