@@ -46,11 +46,13 @@ def _summary(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _facts(record: dict[str, Any]) -> dict[str, str]:
     """How the figure came about."""
-    seeds = ", ".join(map(str, record.get("meta_seeds", record["seeds"])))
+    seeds = ", ".join(map(str, record["seeds"]))
+    if record["rates"]:
+        seeds += (f" (learning rates searched on {', '.join(map(str, record['grid_seeds']))}, "
+                  f"among {', '.join(f'{rate:g}' for rate in record['rates'])})")
     return {
         "Budget": record["budget"], "Data": record["data"], "Weights": record["weights"],
-        "Seeds": f"{seeds} (learning rates searched on {', '.join(map(str, record['grid_seeds']))},"
-                 f" among {', '.join(f'{rate:g}' for rate in record['rates'])})",
+        "Seeds": seeds,
         "Time": f"{record['runs']:,} runs of {record['seconds'] / 60:.1f} minutes in all, each in "
                 "one process, other work beside it"}
 
@@ -62,10 +64,11 @@ def _missing(records: list[dict[str, Any]]) -> list[str]:
 
 INTRODUCTION = (
     "The experiments of Wichrowska et al., \"Learned Optimizers that Scale and Generalize\" (ICML "
-    "2017), and one beyond them, with the weights that this repository ships. Lines are medians "
-    "over seeds or instances, shades reach from the first quartile to the third. Tuned optimizers "
-    "are shown at the best constant learning rate of the search; untuned ones, the learned one "
-    "among them, as they come.")
+    "2017), and one beyond them. What the weights were trained on, if on anything, is on their "
+    "card in hrnn_opt/pretrained. Lines are medians over seeds or instances, shades reach from the "
+    "first quartile to the third. Tuned optimizers are shown at the best constant learning rate of "
+    "the search (in brackets in the tables); untuned ones, the learned one among them, as they "
+    "come.")
 
 
 def markdown(records: list[dict[str, Any]]) -> str:

@@ -65,7 +65,8 @@ def measure(context: Context) -> dict[str, Any]:
                for key, values in (("low", low), ("median", median), ("high", high))},
             "seconds": round(sum(result["seconds"] for result in results), 1)})
     return {
-        "series": series, "meta_seeds": list(budget.meta_seeds),
+        "series": series, "seeds": list(budget.meta_seeds), "rates": [],
+        "data": "a noisy quadratic and a small MLP on generated data",
         "table": {
             "header": ["ablation", f"meta-objective after {budget.meta_steps} meta-steps",
                        "quartiles", "worse than full by"],

@@ -24,7 +24,9 @@ def measure(context: Context) -> dict[str, Any]:
         TITLES[network]: compare.compare(
             context, network, budget.other_steps, store=context.store(_data(network, context)))
         for network in budget.others}
-    return {"panels": panels, "table": compare.table(panels), "verdict": verdict(panels)}
+    return {"data": f"{len(context.images.y_train):,} images, and for the transformer the manual "
+                    "that Python's `help` shows",
+            "panels": panels, "table": compare.table(panels), "verdict": verdict(panels)}
 
 
 def _data(network: str, context: Context) -> Data | None:

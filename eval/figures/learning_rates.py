@@ -96,7 +96,8 @@ def verdict(panels: dict[str, list[dict[str, Any]]], initial: bool) -> dict[str,
         " These weights have no initial learning rate: what is swept is the size of their steps, "
         "which the paper's optimizer decides for itself.")
     return {"holds": holds, "sentence":
-            f"It ends within {WORKS:g} times its own lowest loss {' and '.join(parts)}.{why}"}
+            f"HierarchicalLOpt ends within {WORKS:g} times its own lowest loss "
+            f"{' and '.join(parts)}.{why}"}
 
 
 def draw(measured: dict[str, Any]) -> Any:

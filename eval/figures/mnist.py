@@ -36,8 +36,8 @@ def verdict(panels: dict[str, list[compare.Series]]) -> dict[str, Any]:
         parts.append(f"{ratio:.2f} times that of {best['name']} on {network}")
     return {
         "holds": good == len(panels),
-        "sentence": f"Untuned, it ends at {', '.join(parts)}: at most {ABOUT} times the best tuned "
-                    f"optimizer's loss on {good} of {len(panels)} networks."}
+        "sentence": f"Untuned, HierarchicalLOpt ends at {', '.join(parts)}: at most {ABOUT} times "
+                    f"the best tuned optimizer's loss on {good} of {len(panels)} networks."}
 
 
 def draw(measured: dict[str, Any]) -> Any:

@@ -76,6 +76,7 @@ def measure(context: Context) -> dict[str, Any]:
                         for name in results[0]["step_seconds"]},
         }
     return {
+        "data": "random images", "seeds": [0], "rates": [],
         "panels": panels,
         "table": {
             "header": ["model", "batch size", *(f"relative to {name}" for name in next(
@@ -94,12 +95,12 @@ def verdict(panels: dict[str, Any]) -> dict[str, Any]:
     for model, panel in panels.items():
         ratios, sizes = panel["relative"][compare.NAMES["adam"]], panel["batch_sizes"]
         holds &= ratios[-1] <= 1.5
-        parts.append(f"{model}: {ratios[0]:.2f} times Adam's at batch size {sizes[0]}, "
+        parts.append(f"{model}, {ratios[0]:.2f} times Adam's at batch size {sizes[0]}, "
                      f"{ratios[-1]:.2f} times at {sizes[-1]}")
     return {"holds": holds if all(
         max(panel["batch_sizes"]) >= 64 for panel in panels.values()) else None,
-            "sentence": f"{'; '.join(parts)}. Ratios are medians over rounds in which all "
-                        "optimizers took turns, on a machine with other work."}
+            "sentence": f"A step takes, on {'; on '.join(parts)}. Ratios are medians over rounds "
+                        "in which all optimizers took turns, on a machine with other work."}
 
 
 def draw(measured: dict[str, Any]) -> Any:
