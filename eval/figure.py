@@ -2,9 +2,9 @@
 or `generalisation`, which goes beyond the paper.
 
 Runs what is missing in the store, and writes the figure as PNG and SVG, and as JSON with all
-numbers in it. --budget says how much is computed: smoke takes under a minute, small under an hour
-for all figures together on two cores, full is as in the paper. A program that is killed goes on
-where it was when it is started again.
+numbers in it. --budget says how much is computed: smoke takes about a minute, small about an hour
+for all figures together on two idle cores, full is as in the paper. A program that is killed goes
+on where it was when it is started again.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ BUDGETS = {
         resnet_batch_sizes=(), imagenet_steps=2),
     "small": Budget(
         examples=10_000, networks=PAPER, steps=1000, conv_steps=200, others=_OTHERS,
-        other_steps=300, seeds=(0, 1, 2), grid_seeds=(0,),
+        other_steps=200, seeds=(0, 1, 2), grid_seeds=(0,),
         rates=(1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1, 3.16e-1), swept=_DECADES,
         problems=problem_runs.NAMES, problem_steps=1000, instances=16, lstm_meta_steps=200,
         carry_over_steps=200, ablations=15, meta_steps=60, meta_seeds=(0, 1, 2),
