@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any, ClassVar
 
 from eval import optimizers, pictures
@@ -64,11 +67,16 @@ class ImagenetRun:
         given = [f"--{name}={value}" for name, value in flags.items() if value is not None]
         if self.folder is None:
             given.append("--synthetic")
-        done = subprocess.run(
-            [sys.executable, "-m", "eval", "imagenet", *given, "--json"], check=True,
-            stdout=subprocess.PIPE, text=True)
-        (result,) = json.loads(done.stdout)
-        curve = [[step, loss] for step, loss in result["curve"] if loss is not None]
+        with tempfile.TemporaryDirectory() as folder:
+            # A loss that is not finite is in the file, where the program's own output has none.
+            out = Path(folder, "run")
+            done = subprocess.run(
+                [sys.executable, "-m", "eval", "imagenet", *given, f"--out={out}"],
+                stdout=subprocess.DEVNULL, check=False)
+            if not (out / "result.json").exists():
+                raise RuntimeError(f"{self.title} ended with exit code {done.returncode}.")
+            (result,) = json.loads((out / "result.json").read_text())
+        curve = [[step, loss] for step, loss in result["curve"] if math.isfinite(loss)]
         diverged = len(curve) < len(result["curve"])
         return {
             "curve": curve, "final_training_loss": None if diverged else curve[-1][1],
