@@ -24,7 +24,7 @@ class Progress(keras.callbacks.Callback):
     """Losses and speed, for windows of steps.
 
     Args:
-        name: stands before each line on stderr.
+        name: stands before each line on stderr; empty for no lines.
         every: steps in a window; it divides the steps of an epoch.
         batch_size: images a step, over all devices.
         records: windows of the run so far, as this callback has made them; it adds to them.
@@ -58,7 +58,8 @@ class Progress(keras.callbacks.Callback):
         record = {"step": self._step + done, "loss": loss, "seconds": seconds}
         self.records.append(record)
         speed = f", {self.batch_size / seconds:.3g} images/s" if seconds else ""
-        print(f"{self.name} step {record['step']}: loss {loss:.4f}{speed}", file=sys.stderr)
+        if self.name:
+            print(f"{self.name} step {record['step']}: loss {loss:.4f}{speed}", file=sys.stderr)
 
     def seconds(self) -> float | None:
         """Median time of a step; None if too few were taken."""

@@ -216,7 +216,8 @@ def _train(name: str, learning_rate: float | None, size: int, source: Any, devic
     validation, batches = images.validation(
         source, examples=OPTIONS.validation_examples, **common)
 
-    progress = fitting.Progress(name, log_every, OPTIONS.batch_size, records)
+    progress = fitting.Progress(
+        name if first else "", log_every, OPTIONS.batch_size, records)
     callbacks: list[Any] = [progress, fitting.Validation(records)]
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if OPTIONS.ema is not None:

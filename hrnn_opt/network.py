@@ -34,6 +34,8 @@ TENSOR_LOG_STEP_BOUND = math.log(8.0)
 # Squares of larger gradients overflow 32-bit floats.
 _LARGEST_GRADIENT = 1e18
 _MEAN_SQUARE_EPSILON = 1e-16
+# Parameters of a large model whose gates are computed at a time.
+_AT_ONCE = 2**20
 # Spread of the direction's and the decays' read-outs, and biases of the decays, before training.
 _PAPER_START = {"direction": 0.5, "read_out": 0.5, "input_decay": 2.2, "scale_decay": 3.2}
 # With averaging, momentum is the average's business: the start is close to the newest gradient over
@@ -485,7 +487,7 @@ class HierarchicalRNN(Network):
         gradient = ops.clip(gradient, -_LARGEST_GRADIENT, _LARGEST_GRADIENT)
         averages, mean_squares, scaled = self._scaled_averages(state, gradient)
         x = self._inputs(layout, state, scaled, mean_squares)
-        hidden = self.parameter_rnn(x, state.hidden, self._parameter_bias(layout, state))
+        hidden = self._parameter_hidden(layout, x, state)
         tensor_hidden, global_hidden = self._upper_levels(layout, state, hidden, x, active)
 
         read = self._read_outs(hidden)
@@ -571,6 +573,26 @@ class HierarchicalRNN(Network):
                                  self.global_to_parameter_bias)
             bias = bias + ops.expand_dims(from_global, -1)
         return layout.to_lanes(bias)
+
+    def _parameter_hidden(self, layout: Layout, x: Any, state: State) -> Any:
+        """(P, ..., B, L) new state of the Parameter RNN (3.2)."""
+        bias = self._parameter_bias(layout, state)
+        arrays = [x, state.hidden] + ([] if bias is None else [bias])
+        size = max(_AT_ONCE // layout.lanes, 1)
+        sequential = keras.backend.backend() == "jax" and layout.sharding(3) is None
+        if len(x.shape) > 3 or layout.blocks <= size or not sequential:
+            return self.parameter_rnn(*arrays)
+
+        # Its gates take more memory than all of the state: those of some blocks at a time.
+        def some(i: Any, hidden: Any) -> Any:
+            # The last chunk is whole too: it goes over some blocks again.
+            first = ops.minimum(i * size, layout.blocks - size)
+            parts = [
+                ops.slice(array, (0, first, 0), (array.shape[0], size, array.shape[2]))
+                for array in arrays]
+            return ops.slice_update(hidden, (0, first, 0), self.parameter_rnn(*parts))
+
+        return ops.fori_loop(0, -(-layout.blocks // size), some, ops.zeros_like(state.hidden))
 
     def _upper_levels(
         self, layout: Layout, state: State, hidden: Any, x: Any, active: np.ndarray | None

@@ -136,6 +136,18 @@ def test_the_number_of_lanes_does_not_matter(lanes):
         assert_close(a, b, 1e-5)
 
 
+@pytest.mark.jax_only
+def test_a_large_models_step_in_parts_is_the_step(monkeypatch):
+    whole, state = run(network(), GRADIENTS, lanes=2)
+    # Two of the seven blocks at a time: the last part goes over one of them again.
+    monkeypatch.setattr("hrnn_opt.network._AT_ONCE", 4)
+    layout_of.cache_clear()
+    parts, again = run(network(), GRADIENTS, lanes=2)
+    for ours, theirs in zip(parts, whole, strict=True):
+        assert_close(ours, theirs, 1e-6)
+    assert_close([numpy(again.hidden)], [numpy(state.hidden)], 1e-6)
+
+
 def test_many_small_tensors_are_as_many_large_programs():
     # More tensors than the layout slices one by one.
     shapes, sizes = [(2,)] * 20 + [(3,)] * 20, [2] * 20 + [3] * 20
