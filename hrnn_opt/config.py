@@ -28,6 +28,9 @@ class HierarchicalRNNConfig:
         update_scale_decay: with `step_size="normalized"`, decay of the running mean square by which
             a tensor's update is scaled; at least 0, below 1. 0 gives every single update unit RMS;
             above, an update may be smaller than the ones before it.
+        width_exponent: with `step_size="normalized"`, updates of a tensor whose units have n inputs
+            (the product of its axes but the last; vectors not counted) are multiplied by
+            (n / 256)^-width_exponent; at least 0, below 1.
         tensor_step_size: with `step_size="normalized"`, the Tensor RNN decides a factor of its
             tensor's updates, from 1/8 to 8.
         averaging: share of the running average of all iterates in the location at which gradients
@@ -56,6 +59,7 @@ class HierarchicalRNNConfig:
     lookahead: bool = False
     step_size: str = "learned"
     update_scale_decay: float = 0.0
+    width_exponent: float = 0.0
     tensor_step_size: bool = False
     averaging: float = 0.0
     dynamic_output_scale: bool = True
@@ -97,10 +101,11 @@ class HierarchicalRNNConfig:
         if self.averaging and self.lookahead:
             raise ValueError(
                 f"`averaging` must be 0 with lookahead, got {self.averaging!r}.")
-        if self.update_scale_decay and self.step_size != "normalized":
-            raise ValueError(
-                "`update_scale_decay` must be 0 unless step_size='normalized', got "
-                f"{self.update_scale_decay!r}.")
+        for name in ("update_scale_decay", "width_exponent"):
+            if getattr(self, name) and self.step_size != "normalized":
+                raise ValueError(
+                    f"`{name}` must be 0 unless step_size='normalized', got "
+                    f"{getattr(self, name)!r}.")
         if self.tensor_step_size and (self.step_size != "normalized" or not self.tensor_units):
             raise ValueError(
                 "`tensor_step_size` must be False unless step_size='normalized' and there is a "

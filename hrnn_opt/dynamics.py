@@ -35,6 +35,7 @@ from hrnn_opt.network import (
     PER_TENSOR,
     TENSOR_LOG_STEP_BOUND,
     State,
+    width_factors,
 )
 from hrnn_opt.optimizer import HierarchicalLOpt
 
@@ -75,7 +76,7 @@ def log_learning_rate(
 
     Args:
         config, meta_parameters: of the network, the latter by name.
-        learning_rate: the caller's.
+        learning_rate: the caller's, times the factor of the tensor's width.
         state: of this tensor, in which N takes the place of blocks and lanes.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -189,8 +190,9 @@ def measure(
     offsets = (
         _by_tensor(optimizer, optimizer._offset) if optimizer.attends
         else [None] * len(optimizer._members))
+    rates = rate * width_factors(config, optimizer._layout.shapes)
     tensors = [
-        values(config, meta, rate, state, offset, None if before is None else before[k])
+        values(config, meta, rates[k], state, offset, None if before is None else before[k])
         for k, (state, offset) in enumerate(zip(_states(optimizer), offsets))]
     everything = {
         quantity: np.concatenate([tensor[quantity] for tensor in tensors], axis=-1)

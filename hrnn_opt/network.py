@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -31,6 +32,8 @@ CONSTANT_SCALE_DECAY = 0.93
 LEARNED_LOG_RATE_BOUND = 33.0
 NORMALIZED_LOG_RATE_BOUND = 6.0
 TENSOR_LOG_STEP_BOUND = math.log(8.0)
+# Inputs of a unit at which `width_exponent` changes nothing.
+REFERENCE_WIDTH = 256
 # Squares of larger gradients overflow 32-bit floats.
 _LARGEST_GRADIENT = 1e18
 _MEAN_SQUARE_EPSILON = 1e-16
@@ -156,6 +159,20 @@ def _asinh(x: Any) -> Any:
 def _straight_through_clip(x: Any, bound: float) -> Any:
     """Clip to +-bound with the gradient of the identity."""
     return x + ops.stop_gradient(ops.clip(x, -bound, bound) - x)
+
+
+def width_factors(
+    config: HierarchicalRNNConfig, shapes: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """(K,) factor of each tensor's updates by the number of inputs n that its units have, all axes
+    but the last: (n / 256)^-width_exponent, and 1 for vectors.
+
+    Updates of one size move the sum in a unit by more, the more inputs there are to it (Yang et al.
+    2021, "Tensor Programs V", where Adam's rate is to fall as 1 / n).
+    """
+    return np.array([
+        (math.prod(shape[:-1]) / REFERENCE_WIDTH) ** -config.width_exponent
+        if len(shape) > 1 else 1.0 for shape in shapes], "float32")
 
 
 class Network(keras.layers.Layer):
@@ -651,8 +668,7 @@ class HierarchicalRNN(Network):
 
         learned: exp(eta + c_step) d / RMS(d) (the attended location has no offset);
         normalized: u / RMS(u) with u = exp(eta) d, where with an update scale the mean square of u
-        is a running one, corrected for its start as Adam's are; times a factor that the Tensor RNN
-        decides, exp(log(8) tanh(w . h1)), where the config has one;
+        is a running one, corrected for its start as Adam's are; times a factor of the tensor's;
         without dynamic output scale: 2 sigmoid(.) d.
         """
         config = self.config
@@ -670,15 +686,17 @@ class HierarchicalRNN(Network):
             scale = decay * state.update_scale + (1.0 - decay) * ops.stack(
                 [mean_square, ops.ones_like(mean_square)])
             mean_square = scale[0] / scale[1]
-        factor = self._tensor_factor(tensor_hidden)
+        factor = self._tensor_factor(layout, tensor_hidden)
         return self._over_rms(layout, update, mean_square, factor), scale
 
-    def _tensor_factor(self, tensor_hidden: Any) -> Any:
-        """(..., K) factor of each tensor's updates."""
+    def _tensor_factor(self, layout: Layout, tensor_hidden: Any) -> Any:
+        """Factor of each tensor's updates, (..., K) or (K,): that of its width, times one that the
+        Tensor RNN decides, exp(log(8) tanh(w . h1)), where the config has one."""
+        factor = ops.convert_to_tensor(width_factors(self.config, layout.shapes))
         if not self.config.tensor_step_size:
-            return 1.0
+            return factor
         read = affine(ops.expand_dims(self.tensor_step_size_weights, 1), tensor_hidden)[0]
-        return ops.exp(TENSOR_LOG_STEP_BOUND * ops.tanh(read))
+        return factor * ops.exp(TENSOR_LOG_STEP_BOUND * ops.tanh(read))
 
     @staticmethod
     def _mean_square(layout: Layout, x: Any) -> Any:

@@ -78,6 +78,7 @@ def test_one_level_has_neither_tensor_nor_global_network():
     ({"averaging": True}, "`averaging` must be a number of at least 0 and below 1, got True"),
     ({"averaging": 0.9, "lookahead": True}, "`averaging` must be 0 with lookahead, got 0.9"),
     ({"update_scale_decay": 0.9}, "`update_scale_decay` must be 0 unless step_size='normalized'"),
+    ({"width_exponent": 0.5}, "`width_exponent` must be 0 unless step_size='normalized', got 0.5"),
     ({"tensor_step_size": True}, "`tensor_step_size` must be False unless step_size='normalized'"),
     ({"step_size": "normalized", "tensor_units": 0, "global_units": 0, "tensor_step_size": True},
      "`tensor_step_size` must be False unless step_size='normalized' and there is a Tensor RNN"),

@@ -26,7 +26,8 @@ FORMS = {
     "lookahead": dict(lookahead=True),
     "normalized": dict(step_size="normalized"),
     "averaging": dict(
-        step_size="normalized", averaging=0.9, update_scale_decay=0.99, tensor_step_size=True),
+        step_size="normalized", averaging=0.9, update_scale_decay=0.99, tensor_step_size=True,
+        width_exponent=0.5),
     "no output scale": dict(dynamic_output_scale=False),
     "one scale, one level": dict(time_scales=1, tensor_units=0, global_units=0),
 }
@@ -84,6 +85,9 @@ def by_hand(opt: HierarchicalLOpt, before: list[np.ndarray]) -> dict[str, float]
         else:
             scales = [np.exp(-network["step_size_offset"])] * len(etas)
         columns["rate"] = [rate + eta - np.log(scale) for eta, scale in zip(etas, scales)]
+        columns["rate"] = [
+            r - 0.5 * np.log(np.prod(v.shape[:-1]) / 256) if config.width_exponent and v.ndim > 1
+            else r for r, v in zip(columns["rate"], opt._trainable_variables)]
         if config.tensor_step_size:
             factors = np.tanh(network["tensor_step_size_weights"] @ flat(state.tensor_hidden, 1))
             columns["rate"] = [

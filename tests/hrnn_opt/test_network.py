@@ -129,6 +129,21 @@ def test_the_log_learning_rate_is_clipped(step_size, bound):
         assert_close(a, [update for update, _ in reference.step(grads)], 2e-5)
 
 
+@pytest.mark.parametrize("switches", [{}, {"tensor_step_size": True, "update_scale_decay": 0.9}])
+def test_updates_shrink_with_the_width_of_a_tensor(switches):
+    shapes, sizes = [(32, 3), (2, 3, 4), (5,), ()], [96, 24, 5, 1]
+    gradients = [[RNG.normal(size=n) for n in sizes] for _ in range(3)]
+    rates = [np.zeros(n) for n in sizes]
+    switches = {"step_size": "normalized", **switches}
+    plain, scaled = (
+        run(network(**switches, width_exponent=exponent), gradients, shapes, rates)[0]
+        for exponent in (0.0, 0.75))
+    for before, after in zip(plain, scaled):
+        # 32 and 6 inputs to a unit; vectors and scalars stay.
+        for u, v, factor in zip(before, after, [(32 / 256) ** -0.75, (6 / 256) ** -0.75, 1, 1]):
+            np.testing.assert_allclose(v, factor * u, rtol=1e-5)
+
+
 @pytest.mark.parametrize("lanes", [1, 4, 64])
 def test_the_number_of_lanes_does_not_matter(lanes):
     expected, _ = run(network(lookahead=True), GRADIENTS)
