@@ -133,11 +133,15 @@ class Estimator(abc.ABC):
             segments: how many times `config.unroll` inner steps the truncation has.
         """
 
+    def shapes(self, meta: Meta) -> tuple[Any, Any]:
+        """Shapes and types of runs as they are drawn, and of the estimator's state."""
+        tasks = jax.eval_shape(self._drawn, jax.random.key(0), True)
+        return tasks, jax.eval_shape(self._begun, tasks, meta)
+
     def compile(self, meta: Meta) -> None:
         """Compile what training needs, without running it: drawing runs and a truncation."""
         key = jax.random.key(0)
-        tasks = jax.eval_shape(self._draw, key, True)
-        state = jax.eval_shape(self._begin, tasks, meta)
+        tasks, state = self.shapes(meta)
         self._draw.lower(key, True).compile()
         self._begin.lower(tasks, meta).compile()
         self._renew.lower(state, tasks).compile()

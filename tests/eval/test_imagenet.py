@@ -207,13 +207,13 @@ def test_a_killed_run_resumes_to_the_same_numbers(capsys, tmp_path):
         [sys.executable, "-m", "eval", "imagenet", "--model=resnetv2_small", *flags,
          f"--out={killed}"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        (whole,) = imagenet(capsys, *flags, f"--out={tmp_path / 'whole'}")
         while not list(killed.glob("hrnn/checkpoint-*")) and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, process.stderr.read().decode()
         assert not (killed / "result.json").exists()
         (resumed,) = imagenet(capsys, *flags, f"--out={killed}", "--resume")
+        (whole,) = imagenet(capsys, *flags, f"--out={tmp_path / 'whole'}")
     finally:
         process.kill()
         process.stderr.close()
