@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from eval import optimizers
 from eval.data import Data
+from eval.runs import learned_checksum
 
 POINTS = 50
 # Objectives relative to the start are not told apart below.
@@ -66,10 +67,8 @@ class ProblemRun:
 
     def configuration(self, data: Data) -> dict[str, Any]:
         """Everything that the result depends on; `data` are not."""
-        from eval.runs import weights_checksum
-
-        checksum = weights_checksum(self.weights) if self.optimizer == optimizers.LEARNED else None
-        return {**dataclasses.asdict(self), "rates": list(self.rates), "weights_sha256": checksum}
+        return {**dataclasses.asdict(self), "rates": list(self.rates),
+                "weights_sha256": learned_checksum(self)}
 
     def execute(self, data: Data) -> dict[str, Any]:
         """Train.

@@ -8,12 +8,12 @@ beside what was measured, and whether it holds. `--figures=` makes none, and onl
 from __future__ import annotations
 
 import base64
-import html
 import json
 from pathlib import Path
 from typing import Any
 
 from absl import flags
+from markdown import Markdown
 
 from eval import cli, figure
 from eval.figures import FIGURES
@@ -104,38 +104,19 @@ STYLE = (
     "li{font-size:14px}em{color:#a33}")
 
 
-def page(records: list[dict[str, Any]], folder: Path) -> str:
-    """The page as HTML that needs no other file."""
-    say = html.escape
-    parts = [f"<h1>The paper's experiments</h1><p>{say(INTRODUCTION)}</p>",
-             _html_table(_summary(records))]
-    if _missing(records):
-        parts.append(f"<p>Not made: {', '.join(_missing(records))}.</p>")
-    for record in records:
-        picture = base64.b64encode((folder / f"figure_{record['figure']}.png").read_bytes())
-        verdict = record["verdict"]
-        parts += [
-            f"<h2>{say(_heading(record))}</h2>",
-            *([f"<p><em>{SMOKE}</em></p>"] if record["budget"] == "smoke" else []),
-            f"<p>The paper: {say(record['claim'])}</p>",
-            f"<p><b>{HOLDS[verdict['holds']]}</b> {say(verdict['sentence'])}</p>",
-            f'<img alt="{say(_heading(record))}" src="data:image/png;base64,{picture.decode()}">',
-            _html_table(record["table"]),
-            f"<pre>{say(record['command'])}</pre>",
-            f"<ul>{''.join(f'<li>{k}: {say(v)}</li>' for k, v in _facts(record).items())}</ul>",
-        ]
-    body = "\n".join(parts)
+def page(text: str, folder: Path) -> str:
+    """The page as HTML that needs no other file.
+
+    Args:
+        text: as Markdown.
+        folder: where the pictures are that it shows.
+    """
+    body = Markdown(extensions=["tables", "fenced_code"]).convert(text)
+    for picture in folder.glob("figure_*.png"):
+        coded = base64.b64encode(picture.read_bytes()).decode()
+        body = body.replace(f'src="{picture.name}"', f'src="data:image/png;base64,{coded}"')
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>The paper\'s '
             f"experiments</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n")
-
-
-def _html_table(table: dict[str, Any]) -> str:
-    def row(cells: list[Any], tag: str) -> str:
-        inner = "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells)
-        return f"<tr>{inner}</tr>"
-
-    rows = "".join(row(cells, "td") for cells in table["rows"])
-    return f"<table>{row(table['header'], 'th')}{rows}</table>"
 
 
 def main(argv: list[str]) -> None:
@@ -150,8 +131,9 @@ def main(argv: list[str]) -> None:
     records = read(folder)
     if not records:
         raise cli.UsageError(f"--out has no figures, and --figures names none; got {folder}")
-    write_text(folder / "report.md", markdown(records))
-    write_text(folder / "report.html", page(records, folder))
+    text = markdown(records)
+    write_text(folder / "report.md", text)
+    write_text(folder / "report.html", page(text, folder))
     if OPTIONS.json:
         cli.print_json([
             {key: record[key] for key in ("figure", "budget", "verdict")} for record in records])

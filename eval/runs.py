@@ -51,8 +51,8 @@ class Run:
 
     def configuration(self, data: Data) -> dict[str, Any]:
         """Everything that the result depends on: the weights by content, since a name's change."""
-        checksum = weights_checksum(self.weights) if self.optimizer == optimizers.LEARNED else None
-        return {**dataclasses.asdict(self), "weights_sha256": checksum, "data": data.fingerprint}
+        return {**dataclasses.asdict(self), "weights_sha256": learned_checksum(self),
+                "data": data.fingerprint}
 
     def execute(self, data: Data, on_progress: Callable[[int], Any] | None = None,
                 ) -> dict[str, Any]:
@@ -69,6 +69,11 @@ class Run:
         result = runner.train(model, optimizer, data, steps=self.steps, batch_size=self.batch_size,
                               seed=self.seed, on_progress=on_progress)
         return {**result, **self.configuration(data)}
+
+
+def learned_checksum(run: Any) -> str | None:
+    """That of the weights which a run's optimizer goes by; None where it is no learned one."""
+    return weights_checksum(run.weights) if run.optimizer == optimizers.LEARNED else None
 
 
 @functools.cache

@@ -9,6 +9,21 @@ STEP_SIZES = ("learned", "normalized")
 RELATIVE_LEARNING_RATES = ("model", "tensor", "off")
 
 
+def check(config: Any, name: str, ok: Any, allowed: str) -> None:
+    """One line of a config's validation.
+
+    Raises:
+        ValueError: unless ok, naming the argument, what came and what is allowed.
+    """
+    if not ok:
+        raise ValueError(f"`{name}` must be {allowed}, got {getattr(config, name)!r}.")
+
+
+def is_number(value: Any, kinds: type | tuple[type, ...]) -> bool:
+    """Whether a value is of these kinds of numbers; True and False are none."""
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
 @dataclasses.dataclass(frozen=True)
 class HierarchicalRNNConfig:
     """One validated set of the switches, each named after what the paper's ablations call it.
@@ -72,48 +87,38 @@ class HierarchicalRNNConfig:
     learned_start_vectors: bool = True
 
     def __post_init__(self) -> None:
-        def check(name: str, ok: bool, allowed: str) -> None:
-            if not ok:
-                raise ValueError(f"`{name}` must be {allowed}, got {getattr(self, name)!r}.")
-
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type == "int":
-                check(field.name, isinstance(value, int) and not isinstance(value, bool),
-                      "an integer")
+                check(self, field.name, is_number(value, int), "an integer")
             elif field.type == "float":
-                check(field.name, isinstance(value, (int, float)) and not isinstance(value, bool)
-                      and 0 <= value < 1, "a number of at least 0 and below 1")
+                check(self, field.name, is_number(value, (int, float)) and 0 <= value < 1,
+                      "a number of at least 0 and below 1")
             elif field.type == "bool":
-                check(field.name, isinstance(value, bool), "True or False")
-        check("parameter_units", 1 <= self.parameter_units <= 1024, "from 1 to 1024")
-        check("tensor_units", 0 <= self.tensor_units <= 1024, "from 0 to 1024")
-        check("global_units", 0 <= self.global_units <= 1024, "from 0 to 1024")
-        check("time_scales", 1 <= self.time_scales <= 8, "from 1 to 8")
-        check("step_size", self.step_size in STEP_SIZES, f"one of {STEP_SIZES}")
-        check("relative_learning_rate", self.relative_learning_rate in RELATIVE_LEARNING_RATES,
+                check(self, field.name, isinstance(value, bool), "True or False")
+        check(self, "parameter_units", 1 <= self.parameter_units <= 1024, "from 1 to 1024")
+        check(self, "tensor_units", 0 <= self.tensor_units <= 1024, "from 0 to 1024")
+        check(self, "global_units", 0 <= self.global_units <= 1024, "from 0 to 1024")
+        check(self, "time_scales", 1 <= self.time_scales <= 8, "from 1 to 8")
+        check(self, "step_size", self.step_size in STEP_SIZES, f"one of {STEP_SIZES}")
+        check(self, "relative_learning_rate",
+              self.relative_learning_rate in RELATIVE_LEARNING_RATES,
               f"one of {RELATIVE_LEARNING_RATES}")
         if self.global_units and not self.tensor_units:
             raise ValueError(
                 "`global_units` must be 0 where `tensor_units` is 0 (the Global RNN reads the "
                 f"Tensor RNN), got {self.global_units}."
             )
-        if self.averaging and self.lookahead:
-            raise ValueError(
-                f"`averaging` must be 0 with lookahead, got {self.averaging!r}.")
+        normalized = self.step_size == "normalized"
+        check(self, "averaging", not (self.averaging and self.lookahead), "0 with lookahead")
         for name in ("update_scale_decay", "width_exponent"):
-            if getattr(self, name) and self.step_size != "normalized":
-                raise ValueError(
-                    f"`{name}` must be 0 unless step_size='normalized', got "
-                    f"{getattr(self, name)!r}.")
-        if self.tensor_step_size and (self.step_size != "normalized" or not self.tensor_units):
-            raise ValueError(
-                "`tensor_step_size` must be False unless step_size='normalized' and there is a "
-                "Tensor RNN, got True.")
-        if self.step_size == "normalized" and not self.dynamic_output_scale:
-            raise ValueError(
-                "`dynamic_output_scale` must be True with step_size='normalized', got False."
-            )
+            check(self, name, normalized or not getattr(self, name),
+                  "0 unless step_size='normalized'")
+        check(self, "tensor_step_size", not self.tensor_step_size or (
+            normalized and self.tensor_units),
+            "False unless step_size='normalized' and there is a Tensor RNN")
+        check(self, "dynamic_output_scale", self.dynamic_output_scale or not normalized,
+              "True with step_size='normalized'")
 
     @property
     def attends(self) -> bool:

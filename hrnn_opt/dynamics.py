@@ -28,15 +28,9 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from hrnn_opt.base import PER_MODEL, PER_TENSOR, State
 from hrnn_opt.config import HierarchicalRNNConfig
-from hrnn_opt.network import (
-    _MEAN_SQUARE_EPSILON,
-    PER_MODEL,
-    PER_TENSOR,
-    TENSOR_LOG_STEP_BOUND,
-    State,
-    width_factors,
-)
+from hrnn_opt.network import _MEAN_SQUARE_EPSILON, TENSOR_LOG_STEP_BOUND, width_factors
 from hrnn_opt.optimizer import HierarchicalLOpt
 
 LOG_LEARNING_RATE = "log learning rate"

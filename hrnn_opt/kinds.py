@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from hrnn_opt.base import Network
 from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.lstm import CoordinatewiseLSTM, CoordinatewiseLSTMConfig
-from hrnn_opt.network import HierarchicalRNN, Network
+from hrnn_opt.network import HierarchicalRNN
 
 NetworkConfig = HierarchicalRNNConfig | CoordinatewiseLSTMConfig
 

@@ -1,7 +1,7 @@
 """The learned optimizer before this one: an LSTM for each parameter, which knows of no other.
 
 Andrychowicz et al., "Learning to learn by gradient descent by gradient descent", NIPS 2016
-(https://arxiv.org/abs/1606.04474). Dimension letters are those of `network.py`; U units.
+(https://arxiv.org/abs/1606.04474). Dimension letters are those of `base.py`; U units.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from hrnn_opt.base import Network, State, Step
+from hrnn_opt.config import check, is_number
 from hrnn_opt.layers import affine
 from hrnn_opt.layout import Layout
-from hrnn_opt.network import Network, State, Step
 
 # Keeps most of the cell at the start.
 _FORGET_BIAS = 1.0
@@ -51,14 +52,12 @@ class CoordinatewiseLSTMConfig:
     def __post_init__(self) -> None:
         for name, most in (("layers", 8), ("units", 1024)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-                raise ValueError(f"`{name}` must be an integer from 1 to {most}, got {value!r}.")
+            check(self, name, is_number(value, int) and 1 <= value <= most,
+                  f"an integer from 1 to {most}")
         for name in ("log_range", "output_scale"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not (
-                0 < value < math.inf
-            ):
-                raise ValueError(f"`{name}` must be a positive number, got {value!r}.")
+            check(self, name, is_number(value, (int, float)) and 0 < value < math.inf,
+                  "a positive number")
 
     def to_dict(self) -> dict[str, Any]:
         """The kind and all numbers by name, as JSON holds them."""

@@ -12,8 +12,9 @@ from keras import ops
 
 from hrnn_opt import backend
 from hrnn_opt import weights as weights_lib
+from hrnn_opt.base import PER_MODEL, PER_TENSOR, State
 from hrnn_opt.kinds import NetworkConfig
-from hrnn_opt.network import PER_MODEL, PER_TENSOR, State, move_average
+from hrnn_opt.network import move_average
 from hrnn_opt.sharding import layout_of
 
 STATE_DTYPES = ("float32", "bfloat16")

@@ -28,11 +28,12 @@ import safetensors.numpy
 from keras import ops
 
 from hrnn_opt import hub
+from hrnn_opt.base import Network
 from hrnn_opt.card import model_card
 from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.files import write_atomic
 from hrnn_opt.kinds import NetworkConfig, config_from_dict, network_of
-from hrnn_opt.network import HierarchicalRNN, Network
+from hrnn_opt.network import HierarchicalRNN
 from hrnn_opt.schedules import InverseSquareRootDecay
 
 FORMAT = "hrnn_opt.1"

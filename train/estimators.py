@@ -72,7 +72,7 @@ class Estimator(abc.ABC):
         drawn = {"compiler_options": _drawing_options(), "out_shardings": sharding}
         self._draw = jax.jit(self._drawn, **drawn)
         self._begin = jax.jit(self._begun, **drawn)
-        self._renew = jax.jit(self._renewed, donate_argnames="state", **drawn)
+        self._renew = jax.jit(self._renewed, **drawn)
         self.ended = jax.jit(self._ended)
 
     def _over_members(
@@ -97,7 +97,7 @@ class Estimator(abc.ABC):
         return self._begin(self._draw(key, True), meta)
 
     def renew(self, state: Any, key: jax.Array) -> Any:
-        """The state with new runs in place of those that have ended. The old one is used up."""
+        """The state with new runs in place of those that have ended."""
         return self._renew(state, self._draw(key, False))
 
     def _drawn(self, key: jax.Array, first: jax.Array) -> Tasks:

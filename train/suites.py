@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from hrnn_opt.network import Network
+from hrnn_opt.base import Network
 from problems import Problem, suite
 from train.config import TrainConfig
 from train.tasks import Family

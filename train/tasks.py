@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hrnn_opt.base import Network, State
 from hrnn_opt.layout import Layout
-from hrnn_opt.network import Network, State, move_average
+from hrnn_opt.network import move_average
 from problems import Problem
 from train.config import TrainConfig
 from train.lengths import horizons, log_uniform

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from hrnn_opt.base import Network
 from hrnn_opt.kinds import network_of
-from hrnn_opt.network import Network
 from hrnn_opt.weights import Pretrained
 from train import checkpoints, estimators, lengths, machine, suites
 from train.config import TrainConfig

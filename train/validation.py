@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import problems
-from hrnn_opt.network import Network
+from hrnn_opt.base import Network
 from problems.datasets import RandomMLP, Teacher
 from train.config import TrainConfig
 from train.tasks import Family, Meta

@@ -15,6 +15,7 @@ from eval import optimizers, pictures
 from eval.data import Data
 from eval.figures import compare
 from eval.figures.context import Context
+from eval.runs import learned_checksum
 
 TITLE = "Large networks: Inception V3 and ResNet V2 on ImageNet"
 CLAIM = ("On ImageNet it follows the tuned optimizers for the first 10,000 to 20,000 steps; then "
@@ -52,10 +53,7 @@ class ImagenetRun:
 
     def configuration(self, data: Data) -> dict[str, Any]:
         """Everything that the result depends on."""
-        from eval.runs import weights_checksum
-
-        checksum = weights_checksum(self.weights) if self.optimizer == optimizers.LEARNED else None
-        values = {**dataclasses.asdict(self), "weights_sha256": checksum}
+        values = {**dataclasses.asdict(self), "weights_sha256": learned_checksum(self)}
         return {name: value for name, value in values.items() if name != "folder"}
 
     def execute(self, data: Data) -> dict[str, Any]:

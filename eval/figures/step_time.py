@@ -12,6 +12,7 @@ from eval import benchmark, pictures
 from eval.data import Data
 from eval.figures import compare
 from eval.figures.context import Context
+from eval.runs import weights_checksum
 
 TITLE = "Time of a training step relative to hand-designed optimizers"
 CLAIM = ("A step takes several times as long as with Adam at batch sizes of 1 to 10, and about as "
@@ -54,8 +55,6 @@ class Timing:
 
 def measure(context: Context) -> dict[str, Any]:
     """Each model at the budget's batch sizes, one after the other."""
-    from eval.runs import weights_checksum
-
     budget = context.budget
     panels = {}
     for model, sizes, rounds in (

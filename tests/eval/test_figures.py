@@ -119,11 +119,11 @@ def test_mnist_figure_and_the_report_of_it(capsys, tmp_path, inline, data_dir):
     (summary,) = figure(capsys, tmp_path, "report", "--figures=")
     assert summary["verdict"] == record["verdict"]
     text = (tmp_path / "out" / "report.md").read_text()
-    page = (tmp_path / "out" / "report.html").read_text()
+    page = html.unescape((tmp_path / "out" / "report.html").read_text())
     for part in (record["claim"], record["verdict"]["sentence"], "It holds.", record["command"],
                  "Not made: 2, 3, 4b, 5, 6, 7, generalisation."):
         assert part in text
-        assert html.escape(part) in page
+        assert part in page
     assert "figure_4a.png" in text
     assert "data:image/png;base64," in page
     assert "src=\"figure" not in page

@@ -14,7 +14,7 @@ from hrnn_opt import (
     LearningRateDynamics,
     dynamics,
 )
-from hrnn_opt.network import State
+from hrnn_opt.base import State
 from tests.hrnn_opt import support
 from tests.hrnn_opt.support import data, fit, values, weights
 
