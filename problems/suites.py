@@ -408,6 +408,24 @@ def glyphs() -> Suite:
 
 
 @_set
+def glyphs_by_width() -> Suite:
+    """As `glyphs`, of units with very different numbers of inputs, from 16 to 784: on networks of
+    one width, a learned rule for the sizes of steps learns that width's."""
+    large = {"data": Glyphs(scale_decades=0.2), "objective_samples": 2048, "l2": 0.0}
+    return [
+        FullyConnected(
+            784, 10, (24,), "relu", batch_size=64, samples=16384, init="he", **large),
+        FullyConnected(784, 10, (16,), "sigmoid", batch_size=64, samples=16384, **large),
+        FullyConnected(400, 10, (24,), "relu", batch_size=64, samples=32768, **large),
+        FullyConnected(
+            196, 10, (32, 16), "tanh", batch_size=32, samples=32768, init="glorot", **large),
+        FullyConnected(144, 10, (64,), "sigmoid", batch_size=128, samples=32768, **large),
+        FullyConnected(
+            64, 10, (48, 32), "relu", batch_size=32, samples=32768, init="he", **large),
+    ]
+
+
+@_set
 def broad_core() -> Suite:
     """A dozen of `broad`, of every kind in it: fewer programs to compile than its 55."""
     problems = broad()
