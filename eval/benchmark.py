@@ -7,6 +7,7 @@
                       throughput, memory, first call
     benchmark train   a whole training step with HierarchicalLOpt relative to one with Adam, RMSProp
                       and SGD, which take turns; median of several rounds
+    benchmark logging a training step with LearningRateDynamics relative to one without
 """
 
 from __future__ import annotations
@@ -32,9 +33,14 @@ flags.DEFINE_integer(
     flag_values=OPTIONS)
 flags.DEFINE_enum("model", "mnist_conv", ["mnist_conv", "resnet50v2"], "Of `train`.",
                   flag_values=OPTIONS)
+flags.DEFINE_string("network", "mlp_relu", "Of `logging`: a network of `python -m eval mnist`.",
+                    flag_values=OPTIONS)
+flags.DEFINE_integer("every", 100, "Of `logging`: batches from one record to the next.",
+                     lower_bound=1, flag_values=OPTIONS)
 flags.DEFINE_integer("batch_size", 64, "Of `train`.", lower_bound=1, flag_values=OPTIONS)
 flags.DEFINE_enum("backend", None, ["jax", "tensorflow", "torch"],
-                  "Of `step`; that of KERAS_BACKEND if not given.", flag_values=OPTIONS)
+                  "Of `step` and `logging`; that of KERAS_BACKEND if not given.",
+                  flag_values=OPTIONS)
 flags.DEFINE_integer("parameters", 1_000_000, "Of `step`.", lower_bound=1, flag_values=OPTIONS)
 flags.DEFINE_integer("tensors", 1, "Of `step`: how many the parameters lie in, of sizes over three "
                      "decades.", lower_bound=1, flag_values=OPTIONS)
@@ -177,16 +183,34 @@ def train_steps(model: str, batch_size: int, repeats: int) -> dict[str, Any]:
 
 def main(argv: list[str]) -> int:
     """The command line."""
-    whats = {"meta": _main_meta, "step": _main_step, "train": _main_train}
+    whats = {"meta": _main_meta, "step": _main_step, "train": _main_train,
+             "logging": _main_logging}
     if len(argv) != 2 or argv[1] not in whats:
         raise cli.UsageError(
             f"benchmark takes one of: {', '.join(whats)}; got {' '.join(argv[1:]) or 'nothing'}")
+    if OPTIONS.backend:
+        os.environ["KERAS_BACKEND"] = OPTIONS.backend
     return whats[argv[1]]()
 
 
+def _main_logging() -> int:
+    from eval import logging_cost, networks
+
+    if OPTIONS.network not in networks.NETWORKS:
+        raise cli.UsageError(
+            f"--network must be one of {', '.join(networks.NETWORKS)}, got {OPTIONS.network!r}")
+    report = logging_cost.measure(
+        OPTIONS.network, OPTIONS.repeats, OPTIONS.every, 3 * OPTIONS.every)
+    if OPTIONS.json:
+        cli.print_json(report)
+        return 0
+    print(f"a step takes {1e3 * report['step_seconds']:.2f} ms, and with records at every "
+          f"{OPTIONS.every} {report['ratio']:.3f} times that by the clock, "
+          f"{report['cpu_ratio']:.3f} times in processor time")
+    return 0
+
+
 def _main_step() -> int:
-    if OPTIONS.backend:
-        os.environ["KERAS_BACKEND"] = OPTIONS.backend
     import keras
 
     from eval import step_cost

@@ -7,6 +7,7 @@ import os
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,26 @@ class Progress(keras.callbacks.Callback):
         return statistics.median(times) if times else None
 
 
+def save_together(save: Callable[[Path], Any], path: Path, writes: bool) -> None:
+    """Save to a file that is there whole or not at all.
+
+    On JAX, Keras makes variables while it saves, which is the work of all processes that train
+    together: all call this.
+
+    Args:
+        save: writes to the path that it is given, by whose end it tells the format.
+        path: where the file is to be.
+        writes: whether this process is the one whose file is kept.
+    """
+    ending = "".join(path.suffixes[-2:])
+    with tempfile.TemporaryDirectory(
+            prefix=".unfinished-", dir=path.parent if writes else None) as folder:
+        temporary = Path(folder, f"saved{ending}")
+        save(temporary)
+        if writes:
+            os.replace(temporary, path)
+
+
 class Checkpoint(keras.callbacks.Callback):
     """Saves, at the end of each epoch, all that training goes on from.
 
@@ -76,11 +97,12 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         folder: of the checkpoint; there is at most one that counts, the latest.
         records: what the run has to tell so far, saved beside it.
+        writes: see `save_together`.
     """
 
-    def __init__(self, folder: Path, records: list[dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, records: list[dict[str, Any]], writes: bool = True) -> None:
         super().__init__()
-        self.folder, self.records = folder, records
+        self.folder, self.records, self.writes = folder, records, writes
 
     @staticmethod
     def find(folder: Path) -> tuple[int, Path] | None:
@@ -94,10 +116,11 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         step = (epoch + 1) * self.params["steps"]
         path = self.folder / CHECKPOINT.format(step)
-        temporary = self.folder / ".unfinished.weights.h5"
-        self.model.save_weights(temporary, overwrite=True)
-        write_atomic(self.folder / f"records-{step}.json", json.dumps(self.records).encode())
-        os.replace(temporary, path)
+        if self.writes:
+            write_atomic(self.folder / f"records-{step}.json", json.dumps(self.records).encode())
+        save_together(self.model.save_weights, path, self.writes)
+        if not self.writes:
+            return
         for older in self.folder.glob(CHECKPOINT.format("*")):
             if older != path:
                 older.unlink()

@@ -224,13 +224,14 @@ def _train(name: str, learning_rate: float | None, size: int, source: Any, devic
         callbacks.append(keras.callbacks.SwapEMAWeights())
     elif getattr(inner, "attends", False):
         callbacks.append(SwapLookahead())
-    if folder and first:
-        callbacks.append(fitting.Checkpoint(folder, records))
+    if folder:
+        callbacks.append(fitting.Checkpoint(folder, records, writes=first))
     model.fit(training, epochs=OPTIONS.steps // every, steps_per_epoch=every,
               initial_epoch=start // every, validation_data=validation, validation_steps=batches,
               callbacks=callbacks, shuffle=False, verbose=0)
-    if folder and first:
-        getattr(model, "network", model).save(folder / "model.keras")
+    if folder:
+        fitting.save_together(
+            getattr(model, "network", model).save, folder / "model.keras", writes=first)
     seconds = progress.seconds()
     skipped = int(inner.skipped_steps) if hasattr(inner, "skipped_steps") else None
     share = fitting.optimizer_seconds(model, devices.run)

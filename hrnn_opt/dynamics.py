@@ -106,7 +106,8 @@ def values(
         before: (N,) true parameters before the last batch, if they are known.
 
     Returns:
-        (N,) for each quantity, (S, N) where it has several, (1,) where it is the tensor's.
+        (N,) for each quantity (of the momentum time scales, the fastest), (S, N) where it has
+        several, (1,) where it is the tensor's.
     """
     found = {
         LOG_LEARNING_RATE: log_learning_rate(config, meta_parameters, learning_rate, state),
@@ -119,9 +120,7 @@ def values(
     if state.input_decay is not None:
         # A decay of 0 has no memory, one of 1 (rounded) no end.
         with np.errstate(divide="ignore"):
-            fastest = 1.0 / np.abs(np.log(state.input_decay))
-        # d_{s+1} = sqrt(d_s).
-        found["momentum time scale"] = np.stack([2**s * fastest for s in range(config.time_scales)])
+            found["momentum time scale"] = 1.0 / np.abs(np.log(state.input_decay))
         logs = np.log(state.mean_squares + _MEAN_SQUARE_EPSILON)
         found["relative log mean square"] = logs - np.mean(logs, axis=0)
     if state.tensor_hidden is not None:
@@ -153,10 +152,11 @@ def summary(values: Mapping[str, np.ndarray]) -> dict[str, float]:
     if "update" in values and found["parameter RMS"] > 0:
         found["update to parameter ratio"] = found["update RMS"] / found["parameter RMS"]
     if "momentum time scale" in values:
-        for s, steps in enumerate(np.median(values["momentum time scale"], axis=-1), 1):
-            found[f"momentum time scale/{s}"] = steps
+        fastest = np.median(values["momentum time scale"])
         means = np.mean(values["relative log mean square"], axis=-1, dtype="float64")
         for s, relative in enumerate(means, 1):
+            # d_{s+1} = sqrt(d_s) doubles the time.
+            found[f"momentum time scale/{s}"] = 2 ** (s - 1) * fastest
             found[f"relative log mean square/{s}"] = relative
     found["scale decay"] = np.median(values["scale decay"])
     for name in ("parameter RNN norm", "tensor RNN norm"):
@@ -249,4 +249,4 @@ def _numpy(x: Any) -> np.ndarray:
     """A copy, as what it is taken from may be overwritten; of narrow floats and integers in
     float32."""
     array = np.array(ops.convert_to_numpy(x))
-    return array if array.dtype == "float64" else array.astype("float32")
+    return array if array.dtype == "float64" else array.astype("float32", copy=False)

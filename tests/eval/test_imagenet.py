@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ import tensorflow_datasets as tfds
 from eval import image_models, images
 from eval.__main__ import main
 from eval.images import Process
+from tests.eval.tiny_imagenet import tiny_network
 
 ROOT = Path(__file__).parents[2]
 SIZE = 16
@@ -162,14 +164,8 @@ def test_what_is_no_set_of_images_is_refused(tmp_path):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """A small network in place of the small one: what is tested is all around it."""
-
-    def network(x, classes):
-        x = keras.layers.Conv2D(4, 3, strides=4, activation="relu")(x)
-        x = keras.layers.BatchNormalization()(x)
-        return keras.layers.Dense(classes)(keras.layers.Flatten()(x))
-
-    monkeypatch.setattr(image_models, "_resnetv2_small", network)
+    """A tiny network in place of the small one: what is tested is all around it."""
+    monkeypatch.setattr(image_models, "_resnetv2_small", tiny_network)
 
 
 def imagenet(capsys, *arguments):
@@ -225,6 +221,37 @@ def test_a_killed_run_resumes_to_the_same_numbers(capsys, tmp_path):
         for folder in (killed, tmp_path / "whole"))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.jax_only
+def test_two_processes_train_and_resume_as_one_does(capsys, tiny, tmp_path):
+    """Each has a device and half of the batch; both share a folder, to which one writes."""
+
+    def together(*flags):
+        with socket.create_server(("localhost", 0)) as server:
+            port = server.getsockname()[1]
+        processes = [subprocess.Popen(
+            [sys.executable, "tests/eval/tiny_imagenet.py", "--model=resnetv2_small", *COMMON,
+             f"--out={tmp_path / 'two'}", f"--coordinator=localhost:{port}", "--processes=2",
+             f"--process={i}", *flags], cwd=ROOT, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True) for i in range(2)]
+        for process in processes:
+            _, errors = process.communicate(timeout=500)
+            assert process.returncode == 0, errors
+
+    together("--steps=4")
+    together("--resume")
+    (one,) = imagenet(capsys, *COMMON, f"--out={tmp_path / 'one'}")
+    (two,) = json.loads((tmp_path / "two/result.json").read_text())
+    np.testing.assert_allclose(two["curve"], one["curve"], rtol=1e-4)
+    assert two["cross_entropy"] == pytest.approx(one["cross_entropy"], rel=1e-3)
+    ours, theirs = (
+        keras.saving.load_model(tmp_path / name / "hrnn/model.keras").get_weights()
+        for name in ("one", "two"))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    assert sorted(path.name for path in (tmp_path / "two/hrnn").iterdir()) == [
+        "checkpoint-12.weights.h5", "model.keras", "records-12.json"]
 
 
 @pytest.mark.parametrize("flags, message", [

@@ -322,7 +322,7 @@ def test_numbers_at_the_edge():
         tensor_hidden=None, global_hidden=None, update_scale=None, steps=None,
         true_parameters=0 * ones)
     found = dynamics.values(config, {"step_size_offset": np.float32(1)}, 0.0, state, None, ones)
-    assert found["momentum time scale"].tolist() == [[0, np.inf], [0, np.inf]]
+    assert found["momentum time scale"].tolist() == [0, np.inf]
     summary = dynamics.summary(found)
     # Neither a log of 0 nor a ratio to it.
     assert not [name for name in summary if "learning rate" in name or "ratio" in name]
