@@ -236,7 +236,12 @@ class Glyphs(Labelled):
 
     A sample is a random digit, rotated by U(-0.3, 0.3) radians, enlarged by U(0.8, 1.2), sheared
     by U(-0.2, 0.2), moved by up to one of its 8 x 8 pixels each way, and interpolated linearly.
+
+    Args:
+      spread: multiplies how far these maps are from leaving the digit as it is.
     """
+
+    spread: float = number(1.0)
 
     def check_sizes(self, samples: int, features: int, classes: int) -> None:
         if math.isqrt(features) ** 2 != features:
@@ -254,8 +259,9 @@ class Glyphs(Labelled):
         def uniform(key: Array, low: float, high: float, *shape: int) -> Array:
             return jax.random.uniform(key, (samples, *shape), minval=low, maxval=high)
 
-        angle, size = uniform(keys[1], -0.3, 0.3), uniform(keys[2], 0.8, 1.2)
-        shear, shift = uniform(keys[3], -0.2, 0.2), uniform(keys[4], -1.0, 1.0, 2)
+        spread = numbers["spread"]
+        angle, size = spread * uniform(keys[1], -0.3, 0.3), 1 + spread * uniform(keys[2], -0.2, 0.2)
+        shear, shift = spread * uniform(keys[3], -0.2, 0.2), spread * uniform(keys[4], -1, 1, 2)
         # From the fine grid, centred, to places in the 8 x 8 pixels.
         side = math.isqrt(features)
         grid = (jnp.arange(side) + 0.5) * 8 / side - 4

@@ -408,20 +408,27 @@ def glyphs() -> Suite:
 
 
 @_set
-def glyphs_by_width() -> Suite:
-    """As `glyphs`, of units with very different numbers of inputs, from 16 to 784: on networks of
-    one width, a learned rule for the sizes of steps learns that width's."""
-    large = {"data": Glyphs(scale_decades=0.2), "objective_samples": 2048, "l2": 0.0}
+def glyphs_varied() -> Suite:
+    """As `glyphs`, of all that the best size of a step depends on: units of 16 to 784 inputs,
+    batches of 16 to 256, pictures that are easily told apart and that are not, and wrong labels. On
+    networks that are alike, a learned rule for step sizes learns the one size."""
+
+    def network(inputs: int, hidden: tuple[int, ...], activation: str, batch: int, spread: float,
+                label_noise: float = 0.0, init: str = "he") -> FullyConnected:
+        data = Glyphs(spread, label_noise=label_noise, scale_decades=0.2)
+        return FullyConnected(
+            inputs, 10, hidden, activation, data=data, batch_size=batch, init=init,
+            samples=16_384 if inputs > 400 else 32_768, objective_samples=2048, l2=0.0)
+
     return [
-        FullyConnected(
-            784, 10, (24,), "relu", batch_size=64, samples=16384, init="he", **large),
-        FullyConnected(784, 10, (16,), "sigmoid", batch_size=64, samples=16384, **large),
-        FullyConnected(400, 10, (24,), "relu", batch_size=64, samples=32768, **large),
-        FullyConnected(
-            196, 10, (32, 16), "tanh", batch_size=32, samples=32768, init="glorot", **large),
-        FullyConnected(144, 10, (64,), "sigmoid", batch_size=128, samples=32768, **large),
-        FullyConnected(
-            64, 10, (48, 32), "relu", batch_size=32, samples=32768, init="he", **large),
+        network(784, (24,), "relu", 64, 0.3),
+        network(784, (16,), "sigmoid", 64, 0.3, init="paper"),
+        network(400, (24,), "relu", 32, 1.0),
+        network(256, (32,), "relu", 256, 0.3, init="paper"),
+        network(196, (32, 16), "tanh", 16, 0.3, init="glorot"),
+        network(196, (32,), "relu", 64, 0.3, label_noise=0.1),
+        network(144, (64,), "sigmoid", 128, 1.0, init="paper"),
+        network(64, (48, 32), "relu", 32, 0.3),
     ]
 
 
