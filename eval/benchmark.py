@@ -200,7 +200,7 @@ def _main_logging() -> int:
         raise cli.UsageError(
             f"--network must be one of {', '.join(networks.NETWORKS)}, got {OPTIONS.network!r}")
     report = logging_cost.measure(
-        OPTIONS.network, OPTIONS.repeats, OPTIONS.every, 3 * OPTIONS.every)
+        OPTIONS.network, OPTIONS.repeats, OPTIONS.every, 10 * OPTIONS.every)
     if OPTIONS.json:
         cli.print_json(report)
         return 0

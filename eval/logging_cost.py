@@ -11,7 +11,7 @@ from typing import Any
 BATCH = 64
 
 
-def measure(network: str, rounds: int, every: int = 100, batches: int = 300) -> dict[str, Any]:
+def measure(network: str, rounds: int, every: int = 100, batches: int = 1000) -> dict[str, Any]:
     """Train with and without the callback in turn, in one process.
 
     Args:

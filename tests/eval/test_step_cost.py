@@ -29,3 +29,11 @@ def test_the_step_is_measured_beside_adams(capsys, state_dtype, bytes_):
         report["million_parameters_per_second"] / report["adam_million_parameters_per_second"])
     assert report["first_call_seconds"] > 0
 
+
+
+def test_what_logging_costs_is_measured(capsys):
+    assert main(["benchmark", "logging", "--every=1", "--repeats=1", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["step_seconds"] > 0
+    # Records of every step cost much more than the steps.
+    assert report["ratio"] > 1.2 and report["cpu_ratio"] > 1.2
