@@ -142,7 +142,7 @@ def train_steps(model: str, batch_size: int, repeats: int) -> dict[str, Any]:
     import keras
     import numpy as np
 
-    from eval import networks, optimizers, runner
+    from eval import jax_session, networks, optimizers
 
     def build() -> keras.Model:
         if model == "mnist_conv":
@@ -163,9 +163,9 @@ def train_steps(model: str, batch_size: int, repeats: int) -> dict[str, Any]:
         network, optimizer = build(), optimizers.build(
             name, learning_rate=None, schedule="constant", steps=1)
         optimizer.build(network.trainable_variables)
-        steps[name] = runner.compile_step(network, optimizer)
+        steps[name] = jax_session.compile_step(network, optimizer)
         states[name] = jax.block_until_ready(
-            steps[name](runner.initial_state(network, optimizer), x, y, order))
+            steps[name](jax_session.initial_state(network, optimizer), x, y, order))
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(repeats):
         for name in names:

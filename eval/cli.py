@@ -66,21 +66,19 @@ def define_data_dir(options: flags.FlagValues) -> None:
 
 
 def need_jax() -> None:
-    """Raises UsageError if Keras is on a backend that training runs are not written for."""
+    """Raises UsageError if Keras is on a backend that a command is not written for."""
     import keras
 
     if keras.backend.backend() != "jax":
-        raise UsageError("training runs need KERAS_BACKEND=jax")
+        raise UsageError("this needs KERAS_BACKEND=jax")
 
 
 def load_data(options: flags.FlagValues) -> Data:
     """The data in `--data_dir`, for training runs.
 
     Raises:
-        UsageError: if the files are not there, or are no such files, or if Keras is on a backend
-            that training runs are not written for.
+        UsageError: if the files are not there, or are no such files.
     """
-    need_jax()
     try:
         return load(options.data_dir)
     except ValueError as error:

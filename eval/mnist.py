@@ -44,6 +44,8 @@ def main(argv: list[str]) -> None:
         for flag in ("weights", "initial_learning_rate"):
             if OPTIONS[flag].value is not None:
                 raise cli.UsageError(f"--{flag} is for --optimizer {optimizers.LEARNED}")
+    if OPTIONS.optimizer in optimizers.JAX_ONLY:
+        cli.need_jax()
     if OPTIONS.schedule == "cosine" and OPTIONS.learning_rate is None:
         raise cli.UsageError("--schedule cosine needs --learning_rate to decay from")
     run = Run(**{field.name: OPTIONS[field.name].value for field in dataclasses.fields(Run)})

@@ -86,6 +86,7 @@ UNTUNED: dict[str, Builder] = {
     "prodigy": _of_optax("prodigy"),
     "dadapt": _of_optax("dadapt_adamw"),
 }
+JAX_ONLY = ("prodigy", "dadapt")
 LEARNED = "hrnn"
 OPTIMIZERS = (LEARNED, *TUNED, *UNTUNED)
 SCHEDULES = ("constant", "cosine")
@@ -101,6 +102,9 @@ def build(name: str, *, learning_rate: float | None, schedule: str, steps: int,
         schedule: `"constant"`, or `"cosine"`: the learning rate decays to 0 over `steps`.
         steps: number of training steps.
         settings: further arguments of the optimizer; None leaves it its own.
+
+    Raises:
+        ValueError: if the cosine schedule has no rate to decay from.
     """
     if schedule == "cosine":
         if learning_rate is None:

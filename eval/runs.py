@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import keras
+
 from eval import networks, optimizers
 from eval.data import Data
 
@@ -51,8 +53,11 @@ class Run:
 
     def configuration(self, data: Data) -> dict[str, Any]:
         """Everything that the result depends on: the weights by content, since a name's change."""
-        return {**dataclasses.asdict(self), "weights_sha256": learned_checksum(self),
-                "data": data.fingerprint}
+        configuration = {**dataclasses.asdict(self), "weights_sha256": learned_checksum(self),
+                         "data": data.fingerprint}
+        backend = keras.backend.backend()
+        # Results from before there was a choice are JAX's.
+        return configuration if backend == "jax" else {**configuration, "backend": backend}
 
     def execute(self, data: Data, on_progress: Callable[[int], Any] | None = None,
                 ) -> dict[str, Any]:

@@ -1,18 +1,15 @@
-import math
-import os
+"""Training runs, on every backend."""
 
+import math
+
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keras import ops
 
-pytest.importorskip("jax")
-if os.environ.get("KERAS_BACKEND") != "jax":
-    pytest.skip("needs the JAX backend", allow_module_level=True)
-
-import keras
-
-from eval import networks, optimizers, runner
+from eval import losses, networks, optimizers, runner
 
 
 def train(data, model=None, optimizer=None, steps=60, seed=0, **kwargs):
@@ -100,7 +97,7 @@ def test_batch_normalisation_is_carried_along(digits):
         keras.layers.Dense(10),
     ])
     _, _, result = train(digits, model)
-    moving_mean = np.asarray(model.layers[1].moving_mean)
+    moving_mean = ops.convert_to_numpy(model.layers[1].moving_mean)
     np.testing.assert_allclose(moving_mean, digits.x_train.mean(0).ravel(), atol=0.1)
     assert moving_mean.max() > 0.5
     assert mean_loss(model, digits.x_train, digits.y_train) == pytest.approx(
@@ -146,6 +143,10 @@ def test_cosine_decays_to_zero():
         optimizers.build("adam", learning_rate=None, schedule="cosine", steps=100)
 
 
+def on_backend(function, *arrays):
+    return ops.convert_to_numpy(function(*map(ops.convert_to_tensor, arrays)))
+
+
 def test_losses_of_texts_and_of_pixels_are_means_over_positions():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(4, 5, 7)).astype("float32")
@@ -154,14 +155,14 @@ def test_losses_of_texts_and_of_pixels_are_means_over_positions():
     pixels = rng.random((4, 5, 7)).astype("float32")
     logistic = keras.losses.BinaryCrossentropy(from_logits=True)
     for targets, loss in ((words, cross_entropy), (pixels, logistic)):
-        found = runner.example_losses(targets, logits)
+        found = on_backend(losses.example_losses, targets, logits)
         assert found.shape == (4,)
-        assert np.asarray(found)[2] == pytest.approx(
-            float(loss(targets[2:3], logits[2:3])), rel=1e-5)
-    right = runner.example_accuracies(logits.argmax(-1).astype("int32"), logits)
+        assert found[2] == pytest.approx(float(loss(targets[2:3], logits[2:3])), rel=1e-5)
+    right = on_backend(losses.example_accuracies, logits.argmax(-1).astype("int32"), logits)
     np.testing.assert_array_equal(right, np.ones(4))
     half = np.where(np.arange(7) < 3, logits > 0, logits <= 0).astype("float32")
-    np.testing.assert_allclose(runner.example_accuracies(half, logits), 3 / 7, rtol=1e-6)
+    np.testing.assert_allclose(
+        on_backend(losses.example_accuracies, half, logits), 3 / 7, rtol=1e-6)
 
 
 def test_the_manual_is_a_text_whose_targets_are_the_next_characters():
