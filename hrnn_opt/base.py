@@ -8,6 +8,7 @@ of models that are optimized side by side.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -103,7 +104,8 @@ class Network(keras.layers.Layer):
         raise NotImplementedError
 
     def step(
-        self, layout: Layout, state: State, gradient: Any, active: np.ndarray | None = None
+        self, layout: Layout, state: State, gradient: Any, active: np.ndarray | None = None,
+        taken: Any | None = None,
     ) -> tuple[State, Step]:
         """One step; arguments and results are those of `HierarchicalRNN.step`."""
         raise NotImplementedError
@@ -131,6 +133,16 @@ class Network(keras.layers.Layer):
             keep(active_Bx1, attended_update, ops.zeros_like(update)),
         )
 
+    @staticmethod
+    def _keep_unless(
+        taken: Any, state: State, new_state: State, fields: Sequence[str] = State._fields
+    ) -> State:
+        """The new state, with these fields as they were unless the step is taken."""
+        pairs = {name: (getattr(new_state, name), getattr(state, name)) for name in fields}
+        return new_state._replace(**{
+            name: ops.where(taken, new, old) for name, (new, old) in pairs.items()
+            if new is not None and new is not old})
+
     # The same, as functions of the meta-parameters.
 
     def _with(self, meta_parameters: dict[str, Any]) -> keras.StatelessScope:
@@ -152,7 +164,7 @@ class Network(keras.layers.Layer):
 
     def stateless_step(
         self, meta_parameters: dict[str, Any], layout: Layout, state: State, gradient: Any,
-        active: np.ndarray | None = None,
+        active: np.ndarray | None = None, taken: Any | None = None,
     ) -> tuple[State, Step]:
         """`step` with the given meta-parameters in place of the network's own.
 
@@ -160,7 +172,7 @@ class Network(keras.layers.Layer):
             ValueError: if `meta_parameters` has not exactly the network's names.
         """
         with self._with(meta_parameters):
-            return self.step(layout, state, gradient, active)
+            return self.step(layout, state, gradient, active, taken)
 
     # Files, and the Hub. `hrnn_opt.weights`, which has the work, is built on this module.
 

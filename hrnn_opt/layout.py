@@ -48,6 +48,7 @@ class Layout:
         shapes: the tensors' shapes.
         sizes: (K,) number of parameters of each tensor.
         tensors, blocks, lanes: K, B and L.
+        used_lanes: (B,) how many lanes of each block are no padding; None where there is none.
 
     Raises:
         ValueError: if there is no tensor, or one of them has no element.
@@ -67,11 +68,11 @@ class Layout:
         self._tensor_of_block = np.repeat(np.arange(self.tensors, dtype="int32"), blocks)
         self._first_block = np.concatenate([[0], np.cumsum(blocks)])
         self._one_block_each = self.blocks == self.tensors
-        padded = self.blocks * self.lanes != self.parameters
-        self._mask = np.zeros((self.blocks, self.lanes), "float32") if padded else None
-        if padded:
-            for k, size in enumerate(self.sizes):
-                self._mask[self._block_slice(k)].reshape(-1)[:size] = 1.0
+        self.used_lanes = None
+        if self.blocks * self.lanes != self.parameters:
+            self.used_lanes = np.full(self.blocks, self.lanes, "int32")
+            self.used_lanes[self._first_block[1:] - 1] -= (
+                blocks * self.lanes - self.sizes).astype("int32")
 
     @property
     def slices(self) -> list[slice]:
@@ -120,10 +121,11 @@ class Layout:
 
     def tensor_mean(self, x: Any) -> Any:
         """(F, ..., B, L) to (F, ..., K): the mean of each feature over each tensor's parameters."""
-        if self._mask is not None:
-            # The GRU moves the padded lanes too; they must not count.
-            x = x * ops.convert_to_tensor(self._mask, x.dtype)
-        sums = self._sum_blocks(ops.sum(x, axis=-1))
+        return self.mean_of_blocks(block_sums(x, self.used_lanes))
+
+    def mean_of_blocks(self, sums: Any) -> Any:
+        """(F, ..., B) sums over the lanes of each block to (F, ..., K) means over each tensor."""
+        sums = self._sum_blocks(sums)
         return sums / ops.convert_to_tensor(self.sizes.astype("float32"), sums.dtype)
 
     def _sum_blocks(self, x: Any) -> Any:
@@ -159,3 +161,16 @@ class Layout:
         """(..., K) to (...): the mean over all parameters, given the mean over each tensor."""
         weights = (self.sizes / self.parameters).astype("float32")
         return ops.sum(x * ops.convert_to_tensor(weights, x.dtype), axis=-1)
+
+
+def block_sums(x: Any, used_lanes: Any | None) -> Any:
+    """(F, ..., B, L) to (F, ..., B): sums over the lanes.
+
+    Args:
+        x: of all blocks of a layout, or some.
+        used_lanes: theirs. The GRU moves the padded lanes too; they must not count.
+    """
+    if used_lanes is not None:
+        used = ops.less(np.arange(x.shape[-1], dtype="int32"), ops.expand_dims(used_lanes, -1))
+        x = ops.where(used, x, 0.0)
+    return ops.sum(x, axis=-1)

@@ -127,13 +127,15 @@ class CoordinatewiseLSTM(Network):
             "hidden": ops.zeros((size, *log_learning_rate.shape))})
 
     def step(
-        self, layout: Layout, state: State, gradient: Any, active: np.ndarray | None = None
+        self, layout: Layout, state: State, gradient: Any, active: np.ndarray | None = None,
+        taken: Any | None = None,
     ) -> tuple[State, Step]:
         """One step: theta <- theta + output_scale * read-out (equation 3)."""
         units = self.config.units
+        old = ops.cast(state.hidden, "float32")
         x, hidden = self._preprocessed(gradient), []
         for k, (kernel, bias) in enumerate(self.lstms):
-            before = state.hidden[2 * k * units : 2 * (k + 1) * units]
+            before = old[2 * k * units : 2 * (k + 1) * units]
             gates = affine(kernel, ops.concatenate([x, before[:units]]), bias)
             enter, keep, leave = (
                 ops.sigmoid(gates[i * units : (i + 1) * units]) for i in range(3))
@@ -145,6 +147,8 @@ class CoordinatewiseLSTM(Network):
         if active is not None:
             new_state, update, _ = self._keep_inactive(
                 layout, active, state, new_state, update, None)
+        if taken is not None:
+            new_state = self._keep_unless(taken, state, new_state)
         return new_state, Step(update, None)
 
     def _preprocessed(self, gradient: Any) -> Any:

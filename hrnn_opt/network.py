@@ -13,16 +13,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from hrnn_opt.base import Network, State, Step
+from hrnn_opt.base import PER_MODEL, PER_TENSOR, Network, State, Step
 from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.layers import GlobalRNN, ParameterRNN, TensorRNN, affine
-from hrnn_opt.layout import Layout
+from hrnn_opt.layout import Layout, block_sums
 
 # Constants of the released program.
 CONSTANT_INPUT_DECAY = 0.89
@@ -35,8 +35,11 @@ REFERENCE_WIDTH = 256
 # Squares of larger gradients overflow 32-bit floats.
 _LARGEST_GRADIENT = 1e18
 _MEAN_SQUARE_EPSILON = 1e-16
-# Parameters of a large model whose gates are computed at a time.
-_AT_ONCE = 2**20
+# Fields of a `State` that the parameters' level moves.
+_MOVED = ("hidden", "averages", "mean_squares", "input_decay", "scale_decay", "log_learning_rate")
+# Parameters of a model that are moved at a time: as many as what is computed of them on the way
+# fits into a processor's cache; on an accelerator, as many as keep it busy.
+_AT_ONCE = {"cpu": 2**12, "accelerator": 2**20}
 # Spread of the direction's and the decays' read-outs, and biases of the decays, before training.
 _PAPER_START = {"direction": 0.5, "read_out": 0.5, "input_decay": 2.2, "scale_decay": 3.2}
 # With averaging, momentum is the average's business: the start is close to the newest gradient over
@@ -120,6 +123,37 @@ def width_factors(
     return np.array([
         (math.prod(shape[:-1]) / REFERENCE_WIDTH) ** -config.width_exponent
         if len(shape) > 1 else 1.0 for shape in shapes], "float32")
+
+
+class _Moved(NamedTuple):
+    """What the parameters' level makes of some blocks, in a step.
+
+    Attributes:
+        state: with the fields in `_MOVED`; the others are None.
+        updates: (..., B, L) each, before they are scaled: that of the parameters, and with
+            lookahead that of the attended location.
+        children: (P + F, ..., B) sums over lanes of hidden states and inputs.
+        squares: (updates, ..., B) likewise of what the updates are to be scaled by.
+    """
+
+    state: State
+    updates: Sequence[Any]
+    children: Any
+    squares: Any
+
+
+def _at_once() -> int:
+    import jax
+
+    return _AT_ONCE["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+
+
+def _in_turn(layout: Layout, gradient: Any) -> bool:
+    """Whether a step moves some blocks at a time: on JAX, one model that is not small and lies on
+    one device."""
+    return (
+        keras.backend.backend() == "jax" and len(gradient.shape) == 2
+        and layout.sharding(3) is None and layout.blocks * layout.lanes > _at_once())
 
 
 @keras.saving.register_keras_serializable(package="hrnn_opt")
@@ -299,7 +333,8 @@ class HierarchicalRNN(Network):
     # One step.
 
     def step(
-        self, layout: Layout, state: State, gradient: Any, active: np.ndarray | None = None
+        self, layout: Layout, state: State, gradient: Any, active: np.ndarray | None = None,
+        taken: Any | None = None,
     ) -> tuple[State, Step]:
         """One step of the learned optimizer.
 
@@ -309,6 +344,8 @@ class HierarchicalRNN(Network):
             gradient: (..., B, L) gradient at the attended location.
             active: (K,) booleans, at least one true: the tensors that have a gradient at this step.
                 The others stay as they are, and the Global RNN does not see them. None: all.
+            taken: () boolean: whether the step is taken. If not, the new state is the old one, and
+                the step is not to be used. None: it is.
 
         Returns:
             The new state (with `true_parameters` as they were: the caller moves them, since the
@@ -316,40 +353,112 @@ class HierarchicalRNN(Network):
         """
         config = self.config
         gradient = ops.clip(gradient, -_LARGEST_GRADIENT, _LARGEST_GRADIENT)
-        averages, mean_squares, scaled = self._scaled_averages(state, gradient)
-        x = self._inputs(layout, state, scaled, mean_squares)
-        hidden = self._parameter_hidden(layout, x, state)
-        tensor_hidden, global_hidden = self._upper_levels(layout, state, hidden, x, active)
-
-        read = self._read_outs(hidden)
-        log_rate, log_learning_rate = self._learning_rate(state, read)
-        update, update_scale = self._sized(
-            layout, state, self._direction(read, scaled, "direction"), log_rate, tensor_hidden,
-            "update")
-        attended_update = None
-        if config.lookahead:
-            attended_update, _ = self._sized(
-                layout, state, self._direction(read, scaled, "attention"), log_rate, tensor_hidden,
-                "attention")
+        of_parameters = State(**dict.fromkeys(State._fields) | {
+            field: getattr(state, field) for field in _MOVED})
+        arguments = (
+            of_parameters, gradient, self._parameter_bias(layout, state),
+            self._mean_log_rate(layout, state), layout.used_lanes)
+        in_turn = taken is not None and active is None and _in_turn(layout, gradient)
+        moved = self._moved_in_turn(*arguments, taken) if in_turn else self._moved(*arguments)
+        tensor_hidden, global_hidden = self._upper_levels(
+            state, layout.mean_of_blocks(moved.children), active)
+        updates, update_scale = self._sized(layout, state, moved, tensor_hidden)
         steps, weight = self._averaging(state)
 
-        new_state = State(
-            hidden=hidden,
-            averages=averages,
-            mean_squares=mean_squares,
-            input_decay=self._input_decay(state, read),
-            scale_decay=self._scale_decay(state, read),
-            log_learning_rate=log_learning_rate,
-            tensor_hidden=tensor_hidden,
-            global_hidden=global_hidden,
-            update_scale=update_scale,
-            steps=steps,
-            true_parameters=state.true_parameters,
-        )
+        new_state = moved.state._replace(
+            tensor_hidden=tensor_hidden, global_hidden=global_hidden, update_scale=update_scale,
+            steps=steps, true_parameters=state.true_parameters)
+        update, attended_update = updates if config.lookahead else (*updates, None)
         if active is not None:
             new_state, update, attended_update = self._keep_inactive(
                 layout, active, state, new_state, update, attended_update)
+        if taken is not None:
+            kept = (*PER_TENSOR, *PER_MODEL) if in_turn else State._fields
+            new_state = self._keep_unless(taken, state, new_state, kept)
         return new_state, Step(update, attended_update, weight)
+
+    def _moved(
+        self, state: State, gradient: Any, bias: Any, mean_log_rate: Any, used_lanes: Any
+    ) -> _Moved:
+        """The parameters' level, of all blocks or some, given what comes from above."""
+        before = state
+        state = State(*(None if x is None else ops.cast(x, "float32") for x in before))
+        averages, mean_squares, scaled = self._scaled_averages(state, gradient)
+        x = self._inputs(state, scaled, mean_squares, mean_log_rate)
+        hidden = self.parameter_rnn(x, state.hidden, *([] if bias is None else [bias]))
+        read = self._read_outs(hidden)
+        log_rate, log_learning_rate = self._learning_rate(state, read)
+        names = ("direction", "attention") if self.config.lookahead else ("direction",)
+        updates, squares = zip(*(
+            self._unscaled(self._direction(read, scaled, name), log_rate, name)
+            for name in names))
+        after = state._replace(
+            hidden=hidden, averages=averages, mean_squares=mean_squares,
+            input_decay=self._input_decay(state, read),
+            scale_decay=self._scale_decay(state, read), log_learning_rate=log_learning_rate)
+        return _Moved(
+            State(*(None if x is None else ops.cast(x, old.dtype)
+                    for x, old in zip(after, before))),
+            updates,
+            block_sums(ops.concatenate([hidden, x]), used_lanes),
+            block_sums(ops.stack(squares), used_lanes))
+
+    def _moved_in_turn(
+        self, state: State, gradient: Any, bias: Any, mean_log_rate: Any, used_lanes: Any,
+        taken: Any,
+    ) -> _Moved:
+        """As `_moved`, some blocks at a time: what is computed on the way then stays in a
+        processor's cache, and takes no memory to speak of. Unless `taken`, all stays as it is.
+
+        The condition is also what has XLA work in place: a branch's operands are slices that are
+        made before it, and what it gives is written after it, so that nothing reads the whole state
+        while it changes, and no copy of it is needed.
+        """
+        config = self.config
+        blocks, lanes = gradient.shape
+        size = -(-blocks // -(-blocks * lanes // _at_once()))
+        fields = [field for field in _MOVED if getattr(state, field) is not None]
+        updates = 1 + config.lookahead
+        given = [gradient, bias, mean_log_rate,
+                 None if used_lanes is None else ops.expand_dims(used_lanes, -1)]
+
+        def some(first: Any, x: Any) -> Any:
+            if x is None or x.shape[-2] == 1:
+                return x
+            start = (0,) * (len(x.shape) - 2) + (first, 0)
+            return ops.slice(x, start, (*x.shape[:-2], size, x.shape[-1]))
+
+        def turn(i: Any, carry: list[Any]) -> list[Any]:
+            # The last turn has as many blocks as the others: the first of them are done.
+            first = ops.minimum(i * size, blocks - size)
+            before = [some(first, x) for x in carry]
+            of_turn = [some(first, x) for x in given]
+
+            def move() -> list[Any]:
+                part = State(**dict.fromkeys(State._fields) | dict(zip(fields, before)))
+                *others, used = of_turn
+                moved = self._moved(part, *others, None if used is None else used[..., 0])
+                after = [getattr(moved.state, field) for field in fields] + [
+                    ops.stack(moved.updates), ops.expand_dims(moved.children, -1),
+                    ops.expand_dims(moved.squares, -1)]
+                if blocks % size == 0:
+                    return after
+                new = ops.expand_dims(ops.arange(size) >= i * size - first, -1)
+                return [ops.where(new, x, old) for x, old in zip(after, before)]
+
+            after = ops.cond(taken, move, lambda: before)
+            return [
+                ops.slice_update(x, (0,) * (len(x.shape) - 2) + (first, 0), part)
+                for x, part in zip(carry, after)]
+
+        *kept, directions, children, squares = ops.fori_loop(0, -(-blocks // size), turn, [
+            *(getattr(state, field) for field in fields),
+            ops.zeros((updates, blocks, lanes)),
+            ops.zeros((config.parameter_units + config.inputs, blocks, 1)),
+            ops.zeros((updates, blocks, 1))])
+        return _Moved(
+            state._replace(**dict(zip(fields, kept))), ops.unstack(directions, updates),
+            children[..., 0], squares[..., 0])
 
     def _scaled_averages(self, state: State, gradient: Any) -> tuple[Any, Any, Any]:
         """Momentum at several time scales (3.3.2) and dynamic input scaling (3.3.3).
@@ -375,7 +484,7 @@ class HierarchicalRNN(Network):
         a reduction over the first axis is much slower than this one's few additions."""
         return ops.stack([x] * self.config.time_scales)
 
-    def _inputs(self, layout: Layout, state: State, scaled: Any, mean_squares: Any) -> Any:
+    def _inputs(self, state: State, scaled: Any, mean_squares: Any, mean_log_rate: Any) -> Any:
         """(F, ..., B, L) inputs of the Parameter RNN (3.3.2 to 3.3.5), F = `config.inputs`."""
         config = self.config
         inputs = [scaled]
@@ -385,13 +494,18 @@ class HierarchicalRNN(Network):
             logs = ops.log(mean_squares + _MEAN_SQUARE_EPSILON)
             inputs.append(logs - ops.mean(logs, axis=0, keepdims=True))
         if config.feeds_relative_learning_rate:
-            rates = ops.expand_dims(state.log_learning_rate, 0)
-            mean = layout.tensor_mean(rates)
-            if config.relative_learning_rate == "tensor":
-                inputs.append(rates - layout.to_lanes(mean))
-            else:
-                inputs.append(rates - layout.model_mean(mean)[..., None, None])
+            inputs.append(ops.expand_dims(state.log_learning_rate, 0) - mean_log_rate)
         return ops.concatenate(inputs) if len(inputs) > 1 else inputs[0]
+
+    def _mean_log_rate(self, layout: Layout, state: State) -> Any | None:
+        """(1, ..., B, 1) or (1, ..., 1, 1): what log learning rates are relative to (3.3.5)."""
+        if not self.config.feeds_relative_learning_rate:
+            return None
+        rates = ops.expand_dims(ops.cast(state.log_learning_rate, "float32"), 0)
+        mean = layout.tensor_mean(rates)
+        if self.config.relative_learning_rate == "tensor":
+            return layout.to_lanes(mean)
+        return layout.model_mean(mean)[..., None, None]
 
     def _parameter_bias(self, layout: Layout, state: State) -> Any | None:
         """(3 P, ..., B, 1) bias that the upper levels' states before this step inject (3.2)."""
@@ -405,30 +519,11 @@ class HierarchicalRNN(Network):
             bias = bias + ops.expand_dims(from_global, -1)
         return layout.to_lanes(bias)
 
-    def _parameter_hidden(self, layout: Layout, x: Any, state: State) -> Any:
-        """(P, ..., B, L) new state of the Parameter RNN (3.2)."""
-        bias = self._parameter_bias(layout, state)
-        arrays = [x, state.hidden] + ([] if bias is None else [bias])
-        size = max(_AT_ONCE // layout.lanes, 1)
-        sequential = keras.backend.backend() == "jax" and layout.sharding(3) is None
-        if len(x.shape) > 3 or layout.blocks <= size or not sequential:
-            return self.parameter_rnn(*arrays)
-
-        # Its gates take more memory than all of the state: those of some blocks at a time.
-        def some(i: Any, hidden: Any) -> Any:
-            # The last chunk is whole too: it goes over some blocks again.
-            first = ops.minimum(i * size, layout.blocks - size)
-            parts = [
-                ops.slice(array, (0, first, 0), (array.shape[0], size, array.shape[2]))
-                for array in arrays]
-            return ops.slice_update(hidden, (0, first, 0), self.parameter_rnn(*parts))
-
-        return ops.fori_loop(0, -(-layout.blocks // size), some, ops.zeros_like(state.hidden))
-
     def _upper_levels(
-        self, layout: Layout, state: State, hidden: Any, x: Any, active: np.ndarray | None
+        self, state: State, children: Any, active: np.ndarray | None
     ) -> tuple[Any, Any]:
-        """New states of the Tensor and the Global RNN (3.2): each reads means over its children."""
+        """New states of the Tensor and the Global RNN (3.2): each reads means over its children,
+        (P + F, ..., K) those over each tensor's parameters of their hidden states and inputs."""
         config = self.config
         if not config.tensor_units:
             return None, None
@@ -437,7 +532,6 @@ class HierarchicalRNN(Network):
             bias = ops.expand_dims(
                 affine(self.global_to_tensor_kernel, state.global_hidden,
                        self.global_to_tensor_bias), -1)
-        children = layout.tensor_mean(ops.concatenate([hidden, x]))
         tensor_hidden = self.tensor_rnn(children, state.tensor_hidden, bias)
         if not config.global_units:
             return tensor_hidden, None
@@ -474,11 +568,23 @@ class HierarchicalRNN(Network):
         momentum = ops.sigmoid(self.learning_rate_momentum_logit)
         return log_rate, momentum * state.log_learning_rate + (1.0 - momentum) * log_rate
 
+    def _unscaled(self, direction: Any, log_rate: Any, name: str) -> tuple[Any, Any]:
+        """(..., B, L) update before it is scaled by its tensor's RMS, and the squares whose mean
+        that is the root of: see `_sized`."""
+        config = self.config
+        if not config.dynamic_output_scale:
+            return 2.0 * ops.sigmoid(log_rate) * direction, ops.square(direction)
+        if config.step_size == "learned":
+            if name == "direction":
+                log_rate = log_rate + self.step_size_offset
+            return ops.exp(log_rate) * direction, ops.square(direction)
+        update = ops.exp(log_rate) * direction
+        return update, ops.square(update)
+
     def _sized(
-        self, layout: Layout, state: State, direction: Any, log_rate: Any, tensor_hidden: Any,
-        name: str,
-    ) -> tuple[Any, Any]:
-        """(..., B, L) update: the direction at its step size; and the new update scale.
+        self, layout: Layout, state: State, moved: _Moved, tensor_hidden: Any
+    ) -> tuple[list[Any], Any]:
+        """(..., B, L) updates: directions d at their step sizes; and the new update scale.
 
         learned: exp(eta + c_step) d / RMS(d) (the attended location has no offset);
         normalized: u / RMS(u) with u = exp(eta) d, where with an update scale the mean square of u
@@ -487,21 +593,21 @@ class HierarchicalRNN(Network):
         """
         config = self.config
         if not config.dynamic_output_scale:
-            return 2.0 * ops.sigmoid(log_rate) * direction, None
-        if config.step_size == "learned":
-            if name == "update":
-                log_rate = log_rate + self.step_size_offset
-            mean_square = self._mean_square(layout, direction)
-            return ops.exp(log_rate) * self._over_rms(layout, direction, mean_square), None
-        update = ops.exp(log_rate) * direction
-        mean_square, scale = self._mean_square(layout, update), None
-        if config.update_scale_decay:
-            decay = config.update_scale_decay
-            scale = decay * state.update_scale + (1.0 - decay) * ops.stack(
-                [mean_square, ops.ones_like(mean_square)])
-            mean_square = scale[0] / scale[1]
-        factor = self._tensor_factor(layout, tensor_hidden)
-        return self._over_rms(layout, update, mean_square, factor), scale
+            return list(moved.updates), None
+        factor, scales, sized = 1.0, [], []
+        if config.step_size == "normalized":
+            factor = self._tensor_factor(layout, tensor_hidden)
+        mean_squares = ops.unstack(layout.mean_of_blocks(moved.squares), len(moved.updates))
+        for update, mean_square in zip(moved.updates, mean_squares):
+            if config.update_scale_decay:
+                decay = config.update_scale_decay
+                scale = decay * state.update_scale + (1.0 - decay) * ops.stack(
+                    [mean_square, ops.ones_like(mean_square)])
+                mean_square = scale[0] / scale[1]
+                scales.append(scale)
+            sized.append(update * layout.to_lanes(
+                factor * ops.rsqrt(mean_square + _MEAN_SQUARE_EPSILON)))
+        return sized, scales[0] if scales else None
 
     def _tensor_factor(self, layout: Layout, tensor_hidden: Any) -> Any:
         """Factor of each tensor's updates, (..., K) or (K,): that of its width, times one that the
@@ -511,17 +617,6 @@ class HierarchicalRNN(Network):
             return factor
         read = affine(ops.expand_dims(self.tensor_step_size_weights, 1), tensor_hidden)[0]
         return factor * ops.exp(TENSOR_LOG_STEP_BOUND * ops.tanh(read))
-
-    @staticmethod
-    def _mean_square(layout: Layout, x: Any) -> Any:
-        """(..., K) mean square over each tensor of a (..., B, L) buffer."""
-        return layout.tensor_mean(ops.expand_dims(ops.square(x), 0))[0]
-
-    @staticmethod
-    def _over_rms(layout: Layout, x: Any, mean_square: Any, factor: Any = 1.0) -> Any:
-        """(..., B, L): x over the root of its tensor's (..., K) mean square, times a factor of the
-        tensor's."""
-        return x * layout.to_lanes(factor * ops.rsqrt(mean_square + _MEAN_SQUARE_EPSILON))
 
     def _averaging(self, state: State) -> tuple[Any, Any]:
         """(...) steps taken, and the weight of the new iterate in the average of all: an iterate

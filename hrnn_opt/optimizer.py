@@ -310,8 +310,10 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
             _narrow(given[i][0]) if i in given else ops.zeros(shape)
             for i, shape in zip(self._members, layout.shapes)])
         finite = ops.all(ops.isfinite(gradient))
-        old = self.state()
-        new, step = self._step(layout, old, gradient, None if active.all() else active)
+        old = State(**dict.fromkeys(State._fields) | {
+            field: ops.convert_to_tensor(variable)
+            for field, variable in self._state_variables.items()})
+        new, step = self._step(layout, old, gradient, None if active.all() else active, finite)
 
         rate = ops.cast(learning_rate, "float32")
         moves = layout.unflatten(rate * step.update)
@@ -349,9 +351,7 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         if self.attends:
             self.assign(self._offset, layout.flatten(offsets))
         for field, variable in self._state_variables.items():
-            before = ops.convert_to_tensor(variable)
-            self.assign(
-                variable, ops.where(finite, ops.cast(getattr(new, field), before.dtype), before))
+            self.assign(variable, ops.cast(getattr(new, field), variable.dtype))
         self.assign_add(self.skipped_steps, ops.cast(ops.logical_not(finite), "int32"))
 
     def state(self) -> State:

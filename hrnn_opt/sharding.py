@@ -118,7 +118,7 @@ class ShardedLayout(Layout):
             blocks = self._shard._block_slice(k)
             starts = self.lanes * np.arange(blocks.stop - blocks.start)
             counts[:, blocks] = np.clip(piece.used[:, None] - starts, 0, self.lanes)
-        self._used_lanes = counts
+        self.used_lanes = counts.reshape(-1)
 
     def sharding(self, dimensions: int) -> Any | None:
         return self._sharding(dimensions)
@@ -148,11 +148,9 @@ class ShardedLayout(Layout):
             piece.join(pieces)
             for piece, pieces in zip(self._pieces, self._shard.unflatten(self._apart(buffer)))]
 
-    def tensor_mean(self, x: Any) -> Any:
-        used = ops.less(np.arange(self.lanes), self._used_lanes[..., None])
-        sums = ops.sum(ops.where(used, self._apart(x), 0.0), axis=-1)
-        sums = ops.sum(self._shard._sum_blocks(sums), axis=-2)
-        return sums / ops.convert_to_tensor(self.sizes.astype("float32"), sums.dtype)
+    def _sum_blocks(self, x: Any) -> Any:
+        of_shards = ops.reshape(x, (*tuple(x.shape)[:-1], self._shards, self._shard.blocks))
+        return ops.sum(self._shard._sum_blocks(of_shards), axis=-2)
 
     def to_lanes(self, x: Any) -> Any:
         lanes = ops.expand_dims(self._shard.to_lanes(x), -3)

@@ -151,16 +151,52 @@ def test_the_number_of_lanes_does_not_matter(lanes):
         assert_close(a, b, 1e-5)
 
 
+IN_TURN = ("paper", "lookahead", "one level", "one time scale", "no output scale",
+           "normalized, sized by the Tensor RNN", "normalized, lookahead")
+
+
 @pytest.mark.jax_only
-def test_a_large_models_step_in_parts_is_the_step(monkeypatch):
-    whole, state = run(network(), GRADIENTS, lanes=2)
-    # Two of the seven blocks at a time: the last part goes over one of them again.
-    monkeypatch.setattr("hrnn_opt.network._AT_ONCE", 4)
-    layout_of.cache_clear()
-    parts, again = run(network(), GRADIENTS, lanes=2)
-    for ours, theirs in zip(parts, whole, strict=True):
-        assert_close(ours, theirs, 1e-6)
-    assert_close([numpy(again.hidden)], [numpy(state.hidden)], 1e-6)
+@pytest.mark.parametrize("blocks", [2, 4])
+@pytest.mark.parametrize("switches", [CONFIGS[name] for name in IN_TURN], ids=IN_TURN)
+def test_moving_some_blocks_at_a_time_changes_nothing(switches, blocks, monkeypatch):
+    # Seven blocks, some with padding: the last turn goes over one of them again.
+    layout = Layout(SHAPES, lanes=2)
+    gradients = [
+        layout.flatten([np.asarray(g, "float32").reshape(shape)
+                        for g, shape in zip(grads, SHAPES)]) for grads in GRADIENTS]
+    ours = network(**switches)
+    start = ours.init_state(layout, ops.zeros((7, 2)) - 5.0, ops.zeros((7, 2)))
+    whole, expected = ours.step(layout, start, gradients[0])
+    whole, expected = ours.step(layout, whole, gradients[1])
+    monkeypatch.setattr("hrnn_opt.network._AT_ONCE", {"cpu": 2 * blocks, "accelerator": 0})
+    state, _ = ours.step(layout, start, gradients[0], taken=True)
+    state, step = ours.step(layout, state, gradients[1], taken=True)
+    kept, _ = ours.step(layout, state, gradients[2], taken=False)
+    for field, value in state._asdict().items():
+        if value is not None:
+            assert_close([numpy(value)], [numpy(getattr(whole, field))], 1e-6)
+            np.testing.assert_array_equal(numpy(getattr(kept, field)), numpy(value))
+    used = numpy(layout.flatten([np.ones(shape, "float32") for shape in SHAPES]))
+    for moved, theirs in zip(step, expected):
+        if moved is not None:
+            assert_close([used * numpy(moved)], [used * numpy(theirs)], 1e-6)
+
+
+@pytest.mark.jax_only
+def test_a_step_in_place_takes_little_memory():
+    import jax
+
+    layout = Layout([(400, 1000)], lanes=512)
+    ours = network()
+    state = ours.init_state(layout, ops.zeros((layout.blocks, 512)))
+    step = jax.jit(
+        lambda state, gradient, taken: ours.step(layout, state, gradient, taken=taken),
+        donate_argnums=0)
+    memory = step.lower(
+        state, ops.zeros((layout.blocks, 512)), True).compile().memory_analysis()
+    # The update, and what is on the way for some blocks; of the whole it would be 100 numbers.
+    assert memory.temp_size_in_bytes < 10 * 4 * layout.parameters
+    assert memory.alias_size_in_bytes > 21 * 4 * layout.parameters
 
 
 def test_many_small_tensors_are_as_many_large_programs():
