@@ -38,8 +38,9 @@ _MEAN_SQUARE_EPSILON = 1e-16
 # Fields of a `State` that the parameters' level moves.
 _MOVED = ("hidden", "averages", "mean_squares", "input_decay", "scale_decay", "log_learning_rate")
 # Parameters of a model that are moved at a time: as many as what is computed of them on the way
-# fits into a processor's cache; on an accelerator, as many as keep it busy.
-_AT_ONCE = {"cpu": 2**12, "accelerator": 2**20}
+# fits into a processor's cache; on an accelerator, as many as keep it busy; and operation by
+# operation, as many as make what it takes to call one small.
+_AT_ONCE = {"cpu": 2**12, "accelerator": 2**20, "eager": 2**16}
 # Spread of the direction's and the decays' read-outs, and biases of the decays, before training.
 _PAPER_START = {"direction": 0.5, "read_out": 0.5, "input_decay": 2.2, "scale_decay": 3.2}
 # With averaging, momentum is the average's business: the start is close to the newest gradient over
@@ -154,6 +155,17 @@ def _in_turn(layout: Layout, gradient: Any) -> bool:
     return (
         keras.backend.backend() == "jax" and len(gradient.shape) == 2
         and layout.sharding(3) is None and layout.blocks * layout.lanes > _at_once())
+
+
+def _in_pieces(gradient: Any) -> bool:
+    """Whether a step works through the blocks in pieces: on PyTorch, where Keras runs it operation
+    by operation."""
+    if keras.backend.backend() != "torch" or len(gradient.shape) > 2:
+        return False
+    import torch
+
+    return (gradient.numel() > _AT_ONCE["eager"] and gradient.device.type == "cpu"
+            and not torch.compiler.is_compiling())
 
 
 @keras.saving.register_keras_serializable(package="hrnn_opt")
@@ -359,7 +371,12 @@ class HierarchicalRNN(Network):
             of_parameters, gradient, self._parameter_bias(layout, state),
             self._mean_log_rate(layout, state), layout.used_lanes)
         in_turn = taken is not None and active is None and _in_turn(layout, gradient)
-        moved = self._moved_in_turn(*arguments, taken) if in_turn else self._moved(*arguments)
+        if in_turn:
+            moved = self._moved_in_turn(*arguments, taken)
+        elif _in_pieces(gradient):
+            moved = self._moved_in_pieces(*arguments)
+        else:
+            moved = self._moved(*arguments)
         tensor_hidden, global_hidden = self._upper_levels(
             state, layout.mean_of_blocks(moved.children), active)
         updates, update_scale = self._sized(layout, state, moved, tensor_hidden)
@@ -459,6 +476,31 @@ class HierarchicalRNN(Network):
         return _Moved(
             state._replace(**dict(zip(fields, kept))), ops.unstack(directions, updates),
             children[..., 0], squares[..., 0])
+
+    def _moved_in_pieces(
+        self, state: State, gradient: Any, bias: Any, mean_log_rate: Any, used_lanes: Any
+    ) -> _Moved:
+        """As `_moved`, some blocks after the others, for the same reasons as in turn."""
+        blocks, lanes = gradient.shape[-2:]
+        size = max(1, _AT_ONCE["eager"] // lanes)
+        pieces = []
+        for first in range(0, blocks, size):
+            def some(x: Any, first: int = first) -> Any:
+                whole = x is None or x.shape[-2] == 1
+                return x if whole else x[..., first : first + size, :]
+
+            pieces.append(self._moved(
+                State(*map(some, state)), *map(some, (gradient, bias, mean_log_rate)),
+                None if used_lanes is None else used_lanes[first : first + size]))
+
+        def joined(parts: Sequence[Any], axis: int = -2) -> Any:
+            return None if parts[0] is None else ops.concatenate(parts, axis=axis)
+
+        return _Moved(
+            State(*map(joined, zip(*(piece.state for piece in pieces)))),
+            [joined(parts) for parts in zip(*(piece.updates for piece in pieces))],
+            joined([piece.children for piece in pieces], -1),
+            joined([piece.squares for piece in pieces], -1))
 
     def _scaled_averages(self, state: State, gradient: Any) -> tuple[Any, Any, Any]:
         """Momentum at several time scales (3.3.2) and dynamic input scaling (3.3.3).
