@@ -136,7 +136,7 @@ def _training(problem: Any, variables: list[Any], optimizer: Any, every: int, po
     """A function of a run's key, instance, start and optimizer state that gives its curve."""
     import jax
 
-    from eval.runner import final_values
+    from eval.jax_session import final_values
 
     model = SimpleNamespace(trainable_variables=variables)
 
