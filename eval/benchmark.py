@@ -199,8 +199,7 @@ def _main_logging() -> int:
     if OPTIONS.network not in networks.NETWORKS:
         raise cli.UsageError(
             f"--network must be one of {', '.join(networks.NETWORKS)}, got {OPTIONS.network!r}")
-    report = logging_cost.measure(
-        OPTIONS.network, OPTIONS.repeats, OPTIONS.every, 10 * OPTIONS.every)
+    report = logging_cost.measure(OPTIONS.network, OPTIONS.repeats, OPTIONS.every)
     if OPTIONS.json:
         cli.print_json(report)
         return 0

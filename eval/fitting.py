@@ -79,13 +79,14 @@ def save_together(save: Callable[[Path], Any], path: Path, writes: bool) -> None
         path: where the file is to be.
         writes: whether this process is the one whose file is kept.
     """
-    ending = "".join(path.suffixes[-2:])
-    with tempfile.TemporaryDirectory(
-            prefix=".unfinished-", dir=path.parent if writes else None) as folder:
-        temporary = Path(folder, f"saved{ending}")
-        save(temporary)
-        if writes:
-            os.replace(temporary, path)
+    unfinished = f".unfinished{''.join(path.suffixes[-2:])}"
+    if not writes:
+        with tempfile.TemporaryDirectory() as folder:
+            save(Path(folder, unfinished))
+        return
+    # Of one name: what a killed process left is written over.
+    save(path.with_name(unfinished))
+    os.replace(path.with_name(unfinished), path)
 
 
 class Checkpoint(keras.callbacks.Callback):

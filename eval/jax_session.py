@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import keras
 
 from eval.losses import example_accuracies, example_losses
-
-EVALUATION_BATCH = 500
+from eval.sessions import EVALUATION_BATCH
 
 Arrays = list[jax.Array]
 

@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from typing import Any
 
 BATCH = 64
+# In a round.
+RECORDS = 10
 
 
-def measure(network: str, rounds: int, every: int = 100, batches: int = 1000) -> dict[str, Any]:
+def measure(network: str, rounds: int, every: int) -> dict[str, Any]:
     """Train with and without the callback in turn, in one process.
 
     Args:
         network: one of `eval.networks.NETWORKS`, on random images of MNIST's size.
         rounds: how often each; the first of both, which compiles, does not count.
-        every: of the callback.
-        batches: of 64 images in a round; a multiple of `every`.
+        every: of the callback, which makes ten records in a round.
 
     Returns:
         `step_seconds`, the median without the callback; and `ratio`, the median over rounds of the
@@ -31,6 +32,7 @@ def measure(network: str, rounds: int, every: int = 100, batches: int = 1000) ->
     from hrnn_opt import HierarchicalLOpt, LearningRateDynamics
 
     rng = np.random.default_rng(0)
+    batches = RECORDS * every
     x = rng.random((batches * BATCH, 28, 28, 1), "float32")
     y = rng.integers(10, size=len(x))
     model = networks.build(network)

@@ -49,6 +49,7 @@ def work(folder: Path, epochs: int, every: int) -> None:
     import keras
     import numpy as np
 
+    from eval.fitting import save_together
     from hrnn_opt import HierarchicalLOpt
 
     checkpoint = folder / "checkpoint.keras"
@@ -70,9 +71,7 @@ def work(folder: Path, epochs: int, every: int) -> None:
             optimizer = self.model.optimizer
             numbers = [keras.ops.convert_to_numpy(v.value) for v in
                        [*self.model.variables, *optimizer.variables]]
-            unfinished = folder / "unfinished.keras"
-            self.model.save(unfinished)
-            os.replace(unfinished, checkpoint)
+            save_together(self.model.save, checkpoint, writes=True)
             line = {
                 "step": int(optimizer.iterations), "loss": logs["loss"], "rss": memory(),
                 "finite": all(bool(np.isfinite(array).all()) for array in numbers),

@@ -42,17 +42,17 @@ class State(NamedTuple):
             the model elsewhere.
     """
 
-    hidden: Any
-    averages: Any
-    mean_squares: Any
-    input_decay: Any
-    scale_decay: Any
-    log_learning_rate: Any
-    tensor_hidden: Any
-    global_hidden: Any
-    update_scale: Any
-    steps: Any
-    true_parameters: Any
+    hidden: Any = None
+    averages: Any = None
+    mean_squares: Any = None
+    input_decay: Any = None
+    scale_decay: Any = None
+    log_learning_rate: Any = None
+    tensor_hidden: Any = None
+    global_hidden: Any = None
+    update_scale: Any = None
+    steps: Any = None
+    true_parameters: Any = None
 
 
 class Step(NamedTuple):

@@ -123,8 +123,7 @@ class CoordinatewiseLSTM(Network):
     ) -> State:
         """Zeros; of the learning rates only the shape counts."""
         size = 2 * self.config.layers * self.config.units
-        return State(**{field: None for field in State._fields} | {
-            "hidden": ops.zeros((size, *log_learning_rate.shape))})
+        return State(hidden=ops.zeros((size, *log_learning_rate.shape)))
 
     def step(
         self, layout: Layout, state: State, gradient: Any, active: np.ndarray | None = None,

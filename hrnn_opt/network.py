@@ -365,8 +365,7 @@ class HierarchicalRNN(Network):
         """
         config = self.config
         gradient = ops.clip(gradient, -_LARGEST_GRADIENT, _LARGEST_GRADIENT)
-        of_parameters = State(**dict.fromkeys(State._fields) | {
-            field: getattr(state, field) for field in _MOVED})
+        of_parameters = State(**{field: getattr(state, field) for field in _MOVED})
         arguments = (
             of_parameters, gradient, self._parameter_bias(layout, state),
             self._mean_log_rate(layout, state), layout.used_lanes)
@@ -452,7 +451,7 @@ class HierarchicalRNN(Network):
             of_turn = [some(first, x) for x in given]
 
             def move() -> list[Any]:
-                part = State(**dict.fromkeys(State._fields) | dict(zip(fields, before)))
+                part = State(**dict(zip(fields, before)))
                 *others, used = of_turn
                 moved = self._moved(part, *others, None if used is None else used[..., 0])
                 after = [getattr(moved.state, field) for field in fields] + [

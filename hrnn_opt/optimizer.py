@@ -310,9 +310,7 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
             _narrow(given[i][0]) if i in given else ops.zeros(shape)
             for i, shape in zip(self._members, layout.shapes)])
         finite = ops.all(ops.isfinite(gradient))
-        old = State(**dict.fromkeys(State._fields) | {
-            field: ops.convert_to_tensor(variable)
-            for field, variable in self._state_variables.items()})
+        old = self._held_state()
         new, step = self._step(layout, old, gradient, None if active.all() else active, finite)
 
         rate = ops.cast(learning_rate, "float32")
@@ -356,11 +354,15 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
 
     def state(self) -> State:
         """The optimizer's state in float32, but for the true parameters: see `true_parameters`."""
+        return State(*(
+            None if value is None else ops.cast(value, "float32")
+            for value in self._held_state()))
+
+    def _held_state(self) -> State:
+        """The state in the types that it is kept in."""
         return State(**{
-            field: ops.cast(self._state_variables[field], "float32")
-            if field in self._state_variables else None
-            for field in State._fields
-        })
+            field: ops.convert_to_tensor(variable)
+            for field, variable in self._state_variables.items()})
 
     def per_variable(self, buffer: Any) -> list[Any]:
         """A (B, L) buffer of the state as a tensor for each variable; None for those not moved."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from typing import Any
 
+from hrnn_opt import config as config_lib
 from hrnn_opt.kinds import NetworkConfig, config_from_dict
 
 ESTIMATORS = ("tbptt", "es", "pes", "mix")
@@ -101,9 +103,7 @@ class TrainConfig:
             if isinstance(getattr(self, field.name), list):
                 object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
 
-        def check(name: str, ok: bool, allowed: str) -> None:
-            if not ok:
-                raise ValueError(f"`{name}` must be {allowed}, got {getattr(self, name)!r}.")
+        check = functools.partial(config_lib.check, self)
 
         def ordered(name: str, least: float) -> None:
             value = getattr(self, name)

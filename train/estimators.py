@@ -40,7 +40,7 @@ def for_members(meta: Meta, members: int) -> Meta:
     return {name: jnp.broadcast_to(value, (members, *value.shape)) for name, value in meta.items()}
 
 
-def over_members(function: Callable[..., Any], *arguments: Any) -> Any:
+def for_each_member(function: Callable[..., Any], *arguments: Any) -> Any:
     """`jax.vmap` of a function; on a CPU one member after the other, since what is computed of all
     side by side does not fit into a processor's cache."""
     if jax.default_backend() == "cpu":
@@ -198,7 +198,7 @@ class TBPTT(_OneSided):
         self._backward = jax.jit(self._over_members(self._pulled_back, 4, whole=(0, 3)))
 
     def _unrolled(self, meta: Meta, tasks: Tasks) -> Tasks:
-        return over_members(
+        return for_each_member(
             lambda m, t: self.family.unroll(m, t, self.config.unroll)[1],
             for_members(meta, len(tasks.step)), tasks)
 
@@ -229,7 +229,7 @@ class TBPTT(_OneSided):
             gradients, *before = pull((weight, *after))
             return gradients, losses, done, tuple(before)
 
-        return over_members(member, for_members(meta, len(tasks.step)), tasks, after)
+        return for_each_member(member, for_members(meta, len(tasks.step)), tasks, after)
 
     def estimate(self, meta, state, key, segments):
         starts = [state]
@@ -309,7 +309,7 @@ class ES(_OneSided, _Evolution):
             weight = jnp.mean(up - down) / (2 * scale**2)
             return jax.tree.map(lambda e: weight * e, change), (up + down) / 2, after
 
-        gradients, losses, tasks = over_members(member, state, keys)
+        gradients, losses, tasks = for_each_member(member, state, keys)
         return Estimate(gradients, losses), tasks
 
 
@@ -368,7 +368,7 @@ class PES(_Evolution):
             gradient = jax.tree.map(lambda t: jnp.tensordot(weights, t, axes=1), total)
             return gradient, (up_losses + down_losses) / 2, PESState(up, down, total)
 
-        gradients, losses, state = over_members(member, state, keys)
+        gradients, losses, state = for_each_member(member, state, keys)
         return Estimate(gradients, losses), state
 
 
