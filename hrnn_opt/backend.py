@@ -21,6 +21,28 @@ def dense(gradient: Any, shape: Sequence[int]) -> Any:
     return ops.convert_to_tensor(gradient)
 
 
+def compiled_by_xla() -> bool:
+    """Whether what is being traced is for XLA: on JAX as ever, on TensorFlow if the function around
+    it has `jit_compile`, as Keras's training step has where the model allows it."""
+    if keras.backend.backend() != "tensorflow":
+        return keras.backend.backend() == "jax"
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util
+
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def on_accelerator() -> bool:
+    """Whether JAX or TensorFlow has more to compute on than a CPU."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    import tensorflow as tf
+
+    return any(tf.config.list_logical_devices(kind) for kind in ("GPU", "TPU"))
+
+
 def outside_of_graph() -> contextlib.AbstractContextManager:
     """Where TensorFlow makes variables, if it is tracing the first training step."""
     if keras.backend.backend() == "tensorflow":

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 Parameters = tuple[Array, ...]
@@ -227,8 +228,26 @@ class BasicProblem(Problem):
 
     def gradient(self, parameters: Parameters, instance: Instance, batch: Batch) -> Parameters:
         clean = jax.grad(self.minibatch_objective)(parameters, instance, batch)
+        if "noise_stdev" not in instance:
+            return clean
         noise = normal_like(batch["noise"], clean)
         return tuple(g + instance["noise_stdev"] * e for g, e in zip(clean, noise, strict=True))
+
+
+def shared_numbers(specs: Sequence[Spec]) -> dict[str, Any]:
+    """The `numbers` of specs of one program, each number as a vector of theirs. The noise of
+    gradients is left out where none of them has any: it costs more than a small gradient."""
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(spec.numbers for spec in specs))
+
+    def without_noise(numbers: Any) -> Any:
+        if isinstance(numbers, tuple):
+            return tuple(map(without_noise, numbers))
+        if not isinstance(numbers, dict):
+            return jnp.asarray(numbers)
+        return {name: without_noise(value) for name, value in numbers.items()
+                if name != "noise_stdev" or np.any(value)}
+
+    return without_noise(stacked)
 
 
 def normal_like(key: Array, tensors: Sequence[Array | jax.ShapeDtypeStruct]) -> Parameters:

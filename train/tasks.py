@@ -17,6 +17,7 @@ from hrnn_opt.base import Network, State
 from hrnn_opt.layout import Layout
 from hrnn_opt.network import move_average
 from problems import Problem
+from problems.problem import shared_numbers
 from train.config import TrainConfig
 from train.lengths import horizons, log_uniform
 
@@ -88,8 +89,7 @@ class Family:
         self.network = network
         self.config = config
         self.layout = Layout(self.problem.shapes)
-        self._numbers = jax.tree.map(
-            lambda *leaves: jnp.stack(leaves), *(spec.numbers for spec in self.specs))
+        self._numbers = shared_numbers(self.specs)
 
     @property
     def name(self) -> str:

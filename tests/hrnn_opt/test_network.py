@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig, Layout
+from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, HierarchicalRNNConfig, Layout, backend
+from hrnn_opt import network as network_lib
 from tests.hrnn_opt.reference import Reference
 from tests.hrnn_opt.support import assert_close, weights
 
@@ -155,19 +156,27 @@ IN_TURN = ("paper", "lookahead", "one level", "one time scale", "no output scale
            "normalized, sized by the Tensor RNN", "normalized, lookahead")
 
 
-@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="it moves all at once")
-@pytest.mark.parametrize("blocks", [2, 4])
+def compiled(function):
+    """TensorFlow moves some blocks at a time only where XLA compiles what it does."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True)
+
+
+@pytest.mark.parametrize("blocks", [2, 3])
 @pytest.mark.parametrize("switches", [CONFIGS[name] for name in IN_TURN], ids=IN_TURN)
 def test_moving_some_blocks_at_a_time_changes_nothing(switches, blocks, monkeypatch):
-    # Seven blocks, some with padding: the last turn goes over one of them again.
+    # Seven blocks, some with padding: three at a time, the last turn goes over two of them again.
     layout = Layout(SHAPES, lanes=2)
     gradients = [
         layout.flatten([np.asarray(g, "float32").reshape(shape)
                         for g, shape in zip(grads, SHAPES)]) for grads in GRADIENTS]
     ours = network(**switches)
     start = ours.init_state(layout, ops.zeros((7, 2)) - 5.0, ops.zeros((7, 2)))
-    whole, expected = ours.step(layout, start, gradients[0])
-    whole, expected = ours.step(layout, whole, gradients[1])
+    whole, _ = compiled(functools.partial(ours.step, layout))(start, gradients[0])
+    whole, expected = compiled(functools.partial(ours.step, layout))(whole, gradients[1])
     parts, moved = [], HierarchicalRNN._moved
 
     def watched(self, state, gradient, *arguments):
@@ -176,18 +185,45 @@ def test_moving_some_blocks_at_a_time_changes_nothing(switches, blocks, monkeypa
 
     monkeypatch.setattr(HierarchicalRNN, "_moved", watched)
     monkeypatch.setattr("hrnn_opt.network._AT_ONCE", dict.fromkeys(("cpu", "eager"), 2 * blocks))
-    state, _ = ours.step(layout, start, gradients[0], taken=ops.convert_to_tensor(True))
-    state, step = ours.step(layout, state, gradients[1], taken=ops.convert_to_tensor(True))
-    assert set(parts) <= {1, 2, 3, 4}
-    kept, _ = ours.step(layout, state, gradients[2], taken=ops.convert_to_tensor(False))
+    step = compiled(lambda state, gradient, taken: ours.step(layout, state, gradient, taken=taken))
+    state, _ = step(start, gradients[0], ops.convert_to_tensor(True))
+    state, moves = step(state, gradients[1], ops.convert_to_tensor(True))
+    assert set(parts) <= {1, 2, 3}
+    kept, _ = step(state, gradients[2], ops.convert_to_tensor(False))
     for field, value in state._asdict().items():
         if value is not None:
             assert_close([numpy(value)], [numpy(getattr(whole, field))], 1e-6)
             np.testing.assert_array_equal(numpy(getattr(kept, field)), numpy(value))
     used = numpy(layout.flatten([np.ones(shape, "float32") for shape in SHAPES]))
-    for moved, theirs in zip(step, expected):
+    for moved, theirs in zip(moves, expected):
         if moved is not None:
             assert_close([used * numpy(moved)], [used * numpy(theirs)], 1e-6)
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_training_is_known_to_be_compiled_by_xla(jit_compile):
+    known = []
+
+    class Watched(HierarchicalLOpt):
+        def _coupled_step(self, *arguments):
+            known.append(backend.compiled_by_xla())
+            super()._coupled_step(*arguments)
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    jit_compile = jit_compile and keras.backend.backend() != "torch"
+    model.compile(Watched(seed=0), "mse", jit_compile=jit_compile)
+    model.fit(np.zeros((4, 3)), np.zeros((4, 2)), verbose=0)
+    by_xla = {"jax": True, "tensorflow": jit_compile, "torch": False}
+    assert set(known) == {by_xla[keras.backend.backend()]}
+
+
+def test_asinh_is_exact_to_rounding():
+    x = np.logspace(-20, 8.9, 20_000).astype("float32")
+    x = np.concatenate([x, -x, np.linspace(0.49, 0.51, 101, dtype="float32")])
+    ours = numpy(network_lib._asinh(ops.convert_to_tensor(x)))
+    np.testing.assert_allclose(ours, np.arcsinh(x.astype("float64")), rtol=4e-7)
+    ends = numpy(network_lib._asinh(ops.convert_to_tensor(np.array([0, np.nan], "float32"))))
+    np.testing.assert_array_equal(ends, [0, np.nan])
 
 
 @pytest.mark.jax_only

@@ -7,12 +7,14 @@ import pytest
 pytest.importorskip("jax")
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import problems
 from problems import datasets
+from problems.problem import shared_numbers
 
 SPECS = [p for name in ("all", "test", "broad") for p in problems.suite(name)]
 
@@ -87,6 +89,26 @@ def test_numbers_of_another_spec_run_through_the_same_sampler():
     assert borrowed.keys() == strong.sample_instance(key).keys()
     for name, value in strong.sample_instance(key).items():
         np.testing.assert_array_equal(borrowed[name], value)
+
+
+def test_noise_that_no_spec_has_is_not_drawn():
+    quiet, loud = problems.Quadratic(3), problems.Quadratic(3, noise_stdev=0.5)
+    shared = shared_numbers([problems.SumOf([quiet, loud]), problems.SumOf([quiet, quiet])])
+    first, second = shared["problems"]
+    assert "noise_stdev" not in first
+    np.testing.assert_array_equal(second["noise_stdev"], [0.5, 0.0])
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    of_first = jax.tree.map(lambda numbers: numbers[0], shared_numbers([quiet, quiet]))
+    gradients = []
+    for numbers in (of_first, quiet.numbers, loud.numbers):
+        instance = quiet.sample_instance(keys[0], numbers)
+        batch = jax.tree.map(
+            lambda leaf: leaf[0], quiet.batches(keys[2], jnp.int32(0), 1, instance))
+        start = quiet.initial_parameters(keys[1], instance)
+        gradients.append(quiet.gradient(start, instance, batch)[0])
+    np.testing.assert_array_equal(gradients[0], gradients[1])
+    assert np.max(np.abs(gradients[2] - gradients[1])) > 0.1
 
 
 BAD = [
