@@ -25,6 +25,7 @@ flags.DEFINE_string("weights", None, "Of hrnn: a name, or the path of a weights 
 flags.DEFINE_float("learning_rate", None, "Not given: the optimizer's own.", lower_bound=0,
                    flag_values=OPTIONS)
 flags.DEFINE_float("initial_learning_rate", None, "Of hrnn.", lower_bound=0, flag_values=OPTIONS)
+flags.DEFINE_enum("state_dtype", None, ["float32", "bfloat16"], "Of hrnn.", flag_values=OPTIONS)
 flags.DEFINE_enum("schedule", "constant", optimizers.SCHEDULES,
                   "cosine: --learning_rate decays to 0 over --steps.",
                   flag_values=OPTIONS)
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> None:
     """The command line."""
     cli.no_arguments(argv)
     if OPTIONS.optimizer != optimizers.LEARNED:
-        for flag in ("weights", "initial_learning_rate"):
+        for flag in optimizers.LEARNED_SETTINGS:
             if OPTIONS[flag].value is not None:
                 raise cli.UsageError(f"--{flag} is for --optimizer {optimizers.LEARNED}")
     if OPTIONS.optimizer in optimizers.JAX_ONLY:

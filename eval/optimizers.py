@@ -88,6 +88,7 @@ UNTUNED: dict[str, Builder] = {
 }
 JAX_ONLY = ("prodigy", "dadapt")
 LEARNED = "hrnn"
+LEARNED_SETTINGS = ("weights", "initial_learning_rate", "state_dtype")
 OPTIMIZERS = (LEARNED, *TUNED, *UNTUNED)
 SCHEDULES = ("constant", "cosine")
 

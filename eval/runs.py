@@ -27,7 +27,7 @@ class Run:
         batch_size: examples a step.
         seed: draws the start values, the minibatches and what is random in the optimizer.
         weights: of the learned optimizer; None leaves it its own.
-        initial_learning_rate: likewise.
+        initial_learning_rate, state_dtype: likewise.
     """
 
     KEYS: ClassVar[frozenset[str]] = frozenset({"final_training_loss", "curve", "diverged"})
@@ -41,23 +41,25 @@ class Run:
     seed: int = 0
     weights: str | None = None
     initial_learning_rate: float | None = None
+    state_dtype: str | None = None
 
     @property
     def title(self) -> str:
         """A short readable name; two runs may share it."""
         weights = self.weights and self.weights.split("/")[-1]
         parts = [self.network, self.optimizer, weights, self.schedule, self.learning_rate,
-                 self.initial_learning_rate, self.steps, self.seed]
+                 self.initial_learning_rate, self.state_dtype, self.steps, self.seed]
         return "-".join(f"{part:g}" if isinstance(part, float) else str(part)
                         for part in parts if part is not None)
 
     def configuration(self, data: Data) -> dict[str, Any]:
         """Everything that the result depends on: the weights by content, since a name's change."""
         configuration = {**dataclasses.asdict(self), "weights_sha256": learned_checksum(self),
-                         "data": data.fingerprint}
-        backend = keras.backend.backend()
-        # Results from before there was a choice are JAX's.
-        return configuration if backend == "jax" else {**configuration, "backend": backend}
+                         "data": data.fingerprint, "backend": keras.backend.backend()}
+        # Of results from before there was a choice.
+        usual = {"backend": "jax", "state_dtype": None}
+        return {key: value for key, value in configuration.items()
+                if key not in usual or value != usual[key]}
 
     def execute(self, data: Data, on_progress: Callable[[int], Any] | None = None,
                 ) -> dict[str, Any]:
@@ -66,8 +68,9 @@ class Run:
 
         model = networks.build(self.network, data.x_train.shape[1:], int(data.y_train.max()) + 1,
                                self.seed)
-        learned = {"weights": self.weights, "initial_learning_rate": self.initial_learning_rate,
-                   "seed": self.seed} if self.optimizer == optimizers.LEARNED else {}
+        learned = {
+            **{name: getattr(self, name) for name in optimizers.LEARNED_SETTINGS},
+            "seed": self.seed} if self.optimizer == optimizers.LEARNED else {}
         optimizer = optimizers.build(
             self.optimizer, learning_rate=self.learning_rate, schedule=self.schedule,
             steps=self.steps, **learned)

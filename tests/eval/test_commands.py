@@ -72,13 +72,15 @@ def test_the_program_exits_with_the_code():
 def test_mnist_prints_json_alone(capsys, data_dir, tmp_path):
     out = tmp_path / "result.json"
     assert main(["mnist", "--network=mlp_sigmoid", "--optimizer=hrnn", "--weights=untrained",
-                 "--initial_learning_rate=0.003", "--steps=60", f"--data_dir={data_dir}",
+                 "--initial_learning_rate=0.003", "--state_dtype=bfloat16", "--steps=60",
+                 f"--data_dir={data_dir}",
                  f"--out={out}", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert json.loads(out.read_text()) == result
     assert [step for step, _ in result["curve"]] == [50, 60]
     assert result["final_training_loss"] == result["curve"][-1][1] < 2.3
     assert (result["initial_learning_rate"], result["learning_rate"]) == (0.003, None)
+    assert result["state_dtype"] == "bfloat16"
     assert not result["diverged"]
 
 
