@@ -47,7 +47,8 @@ flags.DEFINE_integer("tensors", 1, "Of `step`: how many the parameters lie in, o
 flags.DEFINE_string("weights", "default", "Of `step`: of HierarchicalLOpt.", flag_values=OPTIONS)
 flags.DEFINE_enum("state_dtype", "float32", ["float32", "bfloat16"], "Of `step`.",
                   flag_values=OPTIONS)
-flags.DEFINE_bool("torch_compile", False, "Of `step` on PyTorch: compile it.", flag_values=OPTIONS)
+flags.DEFINE_bool("jit_compile", False, "Of `step`: that of HierarchicalLOpt, on PyTorch.",
+                  flag_values=OPTIONS)
 cli.define_json(OPTIONS)
 
 # Tasks side by side in each case, as members x models. Odd numbers of models keep features off the
@@ -221,9 +222,11 @@ def _main_step() -> int:
     except ValueError as error:
         raise cli.UsageError(str(error)) from None
     costs = step_cost.measure({
-        "ours": lambda: HierarchicalLOpt(OPTIONS.weights, state_dtype=OPTIONS.state_dtype, seed=0),
+        "ours": lambda: HierarchicalLOpt(
+            OPTIONS.weights, state_dtype=OPTIONS.state_dtype, jit_compile=OPTIONS.jit_compile,
+            seed=0),
         "adam": lambda: keras.optimizers.Adam(1e-3),
-    }, shapes, OPTIONS.repeats, OPTIONS.torch_compile)
+    }, shapes, OPTIONS.repeats)
     rate, adam_rate = (
         costs[name]["million_parameters_per_second"] for name in ("ours", "adam"))
     report = {

@@ -55,13 +55,12 @@ class Subject(NamedTuple):
     transient_bytes: Callable[[], float]
 
 
-def build(optimizer: keras.optimizers.Optimizer, shapes: Shapes, compiled: bool) -> Subject:
+def build(optimizer: keras.optimizers.Optimizer, shapes: Shapes) -> Subject:
     """The optimizer on new tensors.
 
     Args:
         optimizer: not built yet.
         shapes: of the tensors.
-        compiled: on PyTorch, compile the step; the other backends always do.
     """
     rng = np.random.default_rng(0)
     variables = [keras.Variable(rng.normal(size=shape).astype("float32")) for shape in shapes]
@@ -70,10 +69,8 @@ def build(optimizer: keras.optimizers.Optimizer, shapes: Shapes, compiled: bool)
     optimizer.build(variables)
     if keras.backend.backend() == "jax":
         return _on_jax(optimizer, variables, gradients)
-    if keras.backend.backend() == "tensorflow":
-        step = _tensorflow_step(optimizer, variables, gradients)
-    else:
-        step = _torch_step(optimizer, variables, gradients, compiled)
+    make = _tensorflow_step if keras.backend.backend() == "tensorflow" else _torch_step
+    step = make(optimizer, variables, gradients)
     return Subject(step, lambda: _growth(step))
 
 
@@ -113,16 +110,15 @@ def _tensorflow_step(optimizer, variables, gradients) -> Step:
     return step
 
 
-def _torch_step(optimizer, variables, gradients, compiled) -> Step:
+def _torch_step(optimizer, variables, gradients) -> Step:
     import torch
 
-    apply = torch.no_grad()(lambda: optimizer.apply(gradients, variables))
-    return torch.compile(apply) if compiled else apply
+    return torch.no_grad()(lambda: optimizer.apply(gradients, variables))
 
 
 def measure(
     optimizers: dict[str, Callable[[], keras.optimizers.Optimizer]], shapes: Shapes,
-    repeats: int, compiled: bool = False,
+    repeats: int,
 ) -> dict[str, dict[str, float]]:
     """The cost of each optimizer's step. They take turns, so that what slows the machine down slows
     all of them down.
@@ -131,7 +127,6 @@ def measure(
         optimizers: by name, what makes each.
         shapes: of the tensors.
         repeats: rounds, of which the median counts.
-        compiled: as in `build`.
 
     Returns:
         By name: `million_parameters_per_second`, `first_call_seconds`, `state_bytes_per_parameter`
@@ -142,7 +137,7 @@ def measure(
     found, steps, counts = {}, {}, {}
     for name, make in optimizers.items():
         optimizer = make()
-        subject = build(optimizer, shapes, compiled)
+        subject = build(optimizer, shapes)
         state = sum(_bytes(v) for v in optimizer.variables) / parameters
         started = time.perf_counter()
         subject.step()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -30,6 +31,27 @@ def compiled_by_xla() -> bool:
     from tensorflow.python.ops import control_flow_util
 
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def torch_program(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function compiled by PyTorch, once for each shape of its arguments; where that fails, the
+    function as it is, with a warning."""
+    import torch
+
+    program = torch.compile(function, dynamic=False)
+
+    def call(*arguments: Any) -> Any:
+        nonlocal program
+        try:
+            return program(*arguments)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            warnings.warn(
+                f"`jit_compile` has no effect, since PyTorch cannot compile the step: {error}",
+                stacklevel=2)
+            program = function
+            return function(*arguments)
+
+    return call
 
 
 def on_accelerator() -> bool:

@@ -143,6 +143,10 @@ class Network(keras.layers.Layer):
             name: ops.where(taken, new, old) for name, (new, old) in pairs.items()
             if new is not None and new is not old})
 
+    def compile_step(self) -> None:
+        """Have PyTorch compile what takes the time of a step from now on. Nothing elsewhere, nor
+        for networks that have no such part."""
+
     # The same, as functions of the meta-parameters.
 
     def _with(self, meta_parameters: dict[str, Any]) -> keras.StatelessScope:

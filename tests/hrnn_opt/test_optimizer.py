@@ -435,6 +435,36 @@ def test_fit_with_xla_agrees():
     assert_close(*results, 1e-5)
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch's compiler")
+@pytest.mark.parametrize("works", [True, False])
+def test_a_step_that_torch_compiles_agrees(works, monkeypatch):
+    import torch
+
+    compiled, calls = torch.compile, []
+
+    def failing(*arguments):
+        raise torch._dynamo.exc.InternalTorchDynamoError("no compiler")
+
+    def watched(function, dynamic):
+        calls.append(function)
+        return compiled(function, dynamic=dynamic) if works else failing
+
+    # Four blocks: pieces of three and of one.
+    monkeypatch.setattr("hrnn_opt.network._AT_ONCE", {"eager": 12288})
+    monkeypatch.setattr("torch.compile", watched)
+    shapes, results = [(14000,)], []
+    network = weights(tensor_units=0, global_units=0, time_scales=2)
+    for jit_compile in (False, True):
+        tensors = variables(shapes)
+        ours = optimizer(weights=network, jit_compile=jit_compile)
+        warns = jit_compile and not works
+        with pytest.warns(match="cannot compile") if warns else contextlib.nullcontext():
+            apply(ours, gradients(3, shapes), tensors)
+        results.append(values(tensors))
+    assert_close(*results, 1e-5)
+    assert len(calls) == 1
+
+
 def test_fit_twice_is_fit_once_for_as_long():
     once, twice = (model(optimizer=optimizer()) for _ in range(2))
     fit(once, epochs=2)
