@@ -24,7 +24,8 @@ def dense(gradient: Any, shape: Sequence[int]) -> Any:
 
 def compiled_by_xla() -> bool:
     """Whether what is being traced is for XLA: on JAX as ever, on TensorFlow if the function around
-    it has `jit_compile`, as Keras's training step has where the model allows it."""
+    it has `jit_compile`, as Keras's training step has where the model allows it. TensorFlow has no
+    public name for that."""
     if keras.backend.backend() != "tensorflow":
         return keras.backend.backend() == "jax"
     import tensorflow as tf
