@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -205,7 +205,6 @@ class HierarchicalRNN(Network):
         self, config: HierarchicalRNNConfig | None = None, seed: int = 0, **kwargs: Any
     ) -> None:
         super().__init__(config or HierarchicalRNNConfig(), **kwargs)
-        self._compiled_move = None
         config = self.config
         rng = np.random.default_rng(seed)
 
@@ -359,7 +358,7 @@ class HierarchicalRNN(Network):
 
     def compile_step(self) -> None:
         if keras.backend.backend() == "torch":
-            self._compiled_move = backend.torch_program(self._moved)
+            self._moved = backend.torch_program(self._moved)
 
     def step(
         self, layout: Layout, state: State, gradient: Any, active: np.ndarray | None = None,
@@ -392,7 +391,7 @@ class HierarchicalRNN(Network):
         elif _in_pieces(gradient):
             moved = self._moved_in_pieces(*arguments)
         else:
-            moved = self._move(*arguments)
+            moved = self._moved(*arguments)
         tensor_hidden, global_hidden = self._upper_levels(
             state, layout.mean_of_blocks(moved.children), active)
         updates, update_scale = self._sized(layout, state, moved, tensor_hidden)
@@ -409,10 +408,6 @@ class HierarchicalRNN(Network):
             kept = (*PER_TENSOR, *PER_MODEL) if in_turn else State._fields
             new_state = self._keep_unless(taken, state, new_state, kept)
         return new_state, Step(update, attended_update, weight)
-
-    @property
-    def _move(self) -> Callable[..., _Moved]:
-        return self._compiled_move or self._moved
 
     def _moved(
         self, state: State, gradient: Any, bias: Any, mean_log_rate: Any, used_lanes: Any
@@ -511,7 +506,7 @@ class HierarchicalRNN(Network):
                 whole = x is None or x.shape[-2] == 1
                 return x if whole else x[..., first : first + size, :]
 
-            pieces.append(self._move(
+            pieces.append(self._moved(
                 State(*map(some, state)), *map(some, (gradient, bias, mean_log_rate)),
                 None if used_lanes is None else used_lanes[first : first + size]))
 
