@@ -10,6 +10,7 @@ from typing import Any
 
 from hrnn_opt import config as config_lib
 from hrnn_opt.kinds import NetworkConfig, config_from_dict
+from train.starts import STARTS
 
 ESTIMATORS = ("tbptt", "es", "pes", "mix")
 META_OPTIMIZERS = ("adam", "rmsprop")
@@ -30,7 +31,9 @@ class TrainConfig:
         suite: names of problem suites joined by `+`; one may be weighted, as in `paper*0.5+broad`.
         network: switches of the `HierarchicalRNN`, where they differ from its own defaults; or
             `{"kind": "coordinatewise_lstm"}`.
-        initial_weights: a weights file to start from, or "" for the start values.
+        start: the meta-parameters to start from: `drawn` as in the released program, or with a rule
+            written into them, `controlled` (train/starts.py).
+        initial_weights: a weights file to start from instead, or "".
         trainable: a regular expression: the meta-parameters whose whole names it matches are
             trained, the others stay as they are.
         estimator: of the meta-gradient: `tbptt`, `es`, `pes`, or `mix` (of tbptt and pes, by their
@@ -69,6 +72,7 @@ class TrainConfig:
 
     suite: str = "released"
     network: dict[str, Any] = dataclasses.field(default_factory=dict)
+    start: str = "drawn"
     initial_weights: str = ""
     trainable: str = ".*"
     estimator: str = "tbptt"
@@ -114,12 +118,14 @@ class TrainConfig:
         for name, allowed in (
             ("estimator", ESTIMATORS), ("meta_optimizer", META_OPTIMIZERS),
             ("objective", OBJECTIVES), ("learning_rate_schedule", SCHEDULES),
-            ("meta_schedule", SCHEDULES), ("run_length", RUN_LENGTHS),
+            ("meta_schedule", SCHEDULES), ("run_length", RUN_LENGTHS), ("start", tuple(STARTS)),
         ):
             check(name, getattr(self, name) in allowed, f"one of {allowed}")
         for name in ("members", "models", "families", "unroll", "objective_every", "steps"):
             value = getattr(self, name)
             check(name, isinstance(value, int) and value >= 1, "an integer of at least 1")
+        check("start", self.start == "drawn" or not self.initial_weights,
+              "'drawn' with initial_weights")
         check("unroll", self.unroll % self.objective_every == 0,
               f"a multiple of objective_every={self.objective_every}")
         for name in ("perturbation", "run_scale", "growth_limit", "meta_learning_rate",

@@ -19,6 +19,7 @@ from train import checkpoints, estimators, lengths, machine, suites
 from train.config import TrainConfig
 from train.devices import Devices, writes
 from train.meta_optimizer import CleanGradient, clean, meta_optimizer
+from train.starts import STARTS
 from train.tasks import Meta
 
 # The share of the process's memory mappings beyond which programs are unloaded.
@@ -93,7 +94,9 @@ class Trainer:
 
     def _initial_network(self) -> Network:
         if not self.config.initial_weights:
-            return network_of(self.config.network_config, seed=self.config.seed)
+            network = network_of(self.config.network_config, seed=self.config.seed)
+            STARTS[self.config.start](network)
+            return network
         pretrained = Pretrained.load(self.config.initial_weights)
         if pretrained.config != self.config.network_config:
             raise ValueError(

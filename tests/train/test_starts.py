@@ -1,0 +1,99 @@
+"""Starts of meta-training: that the rule in them does what it says."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import problems
+from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig
+from hrnn_opt.layout import Layout
+from problems.datasets import Digits
+from train.config import TrainConfig
+from train.starts import controlled
+from train.tasks import Family
+from train.trainer import Trainer
+
+STEPS = 300
+
+
+@pytest.fixture(scope="module")
+def network() -> HierarchicalRNN:
+    network = HierarchicalRNN(seed=0)
+    controlled(network)
+    return network
+
+
+def _noise(key: jax.Array, size: int) -> jax.Array:
+    return jax.random.normal(key, (STEPS, size))
+
+
+def _half_of_them_zero(key: jax.Array, size: int) -> jax.Array:
+    return _noise(key, size) * (jnp.arange(size) % 2)
+
+
+def _agreeing(key: jax.Array, size: int) -> jax.Array:
+    return _noise(key, size) + 1.0
+
+
+def _turning_back(key: jax.Array, size: int) -> jax.Array:
+    noise = _noise(key, size)
+    return noise.at[1:].add(-0.7 * noise[:-1])
+
+
+@pytest.mark.parametrize("gradients, low, high", [
+    (_noise, -0.15, 0.15), (_half_of_them_zero, -0.15, 0.15), (_agreeing, -1.0, -0.9),
+    (_turning_back, 0.6, 1.0)])
+def test_the_tensors_tell_noise_from_gradients_that_agree(network, gradients, low, high):
+    layout = Layout([(64, 32)])
+    rates = jnp.full((layout.blocks, layout.lanes), jnp.log(1e-3))
+    meta = {name: v.value for name, v in network.meta_parameters.items()}
+
+    @jax.jit
+    def run(given):
+        def step(state, gradient):
+            flat = layout.flatten([gradient.reshape(64, 32)])
+            state, _ = network.stateless_step(meta, layout, state, flat)
+            return state, state.tensor_hidden[0, 0]
+
+        return jax.lax.scan(step, network.stateless_init_state(meta, layout, rates, None), given)[1]
+
+    told = run(gradients(jax.random.key(0), 2048))
+    assert low <= np.mean(told[STEPS // 2:]) <= high
+
+
+def test_it_learns_from_initial_rates_three_decades_apart(network):
+    rates = (1e-5, 1e-3, 1e-2)
+    config = TrainConfig(models=len(rates), unroll=1000, objective_every=1000)
+    family = Family([problems.FullyConnected(
+        64, 10, (32,), data=Digits(), samples=1500, batch_size=32)], network, config)
+    tasks = jax.jit(family.draw)(jax.random.key(0))
+    log_rates = jnp.broadcast_to(
+        jnp.log(jnp.array(rates))[:, None, None], tasks.state.log_learning_rate.shape)
+    tasks = tasks._replace(state=tasks.state._replace(log_learning_rate=log_rates))
+
+    def losses(of):
+        meta = {name: v.value for name, v in of.meta_parameters.items()}
+        done = jax.jit(lambda meta: family.unroll(meta, tasks, 1000)[1])(meta)
+        return family.objective(done.instance, done.location, done.state) / done.first_objective
+
+    assert np.max(losses(network)) < 0.3
+    assert losses(HierarchicalRNN(seed=0))[0] > 0.9
+
+
+def test_training_starts_from_it(network):
+    meta = Trainer(TrainConfig(suite="bowl", start="controlled")).meta
+    for name, variable in network.meta_parameters.items():
+        np.testing.assert_array_equal(meta[name], variable.value)
+
+
+def test_another_form_is_refused():
+    config = HierarchicalRNNConfig(lookahead=True)
+    with pytest.raises(ValueError, match="`network` must have the default switches"):
+        controlled(HierarchicalRNN(config))
+    with pytest.raises(ValueError, match="`start` must be 'drawn' with initial_weights"):
+        TrainConfig(start="controlled", initial_weights="some.safetensors")
+    with pytest.raises(ValueError, match="`start` must be one of"):
+        dataclasses.replace(TrainConfig(), start="warm")
