@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import ticker
 
 # Of numbers: as the colour-blind see it, too, from dark to light.
 MAP = "viridis"
@@ -67,10 +68,23 @@ def labels(
             arrowprops={"arrowstyle": "-", "color": colours[k], "linewidth": 0.5})
 
 
+def _plain_ticks(axis: Any) -> None:
+    """Plain numbers on a log axis of less than two decades, where matplotlib's labels run into each
+    other."""
+    low, high = axis.get_view_interval()
+    if axis.get_scale() == "log" and high < 100 * low:
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:,.4g}"))
+        axis.set_minor_formatter(ticker.NullFormatter())
+
+
 def save(figure: plt.Figure, path: str | Path, vector: bool = False) -> None:
     """Write a PNG, and its folder if need be; `vector`: an SVG beside it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            _plain_ticks(axis)
     figure.savefig(path, dpi=100, format="png")
     if vector:
         # The same picture shall be the same file.
