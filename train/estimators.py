@@ -11,6 +11,8 @@ so truncations of any length share one program.
 from __future__ import annotations
 
 import abc
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -149,10 +151,13 @@ class Estimator(abc.ABC):
     def compile(self, meta: Meta) -> None:
         """Compile what training needs, without running it: drawing runs and a truncation."""
         key = jax.random.key(0)
-        tasks, state = self.shapes(meta)
+        # What lies elsewhere is another program.
+        tasks, state = jax.tree.map(
+            lambda shape: shape.update(sharding=self.sharding), self.shapes(meta))
         self._draw.lower(key, True).compile()
         self._begin.lower(tasks, meta).compile()
         self._renew.lower(state, tasks).compile()
+        self.ended.lower(state).compile()
         self._compile_truncation(meta, state, key)
 
     def unload(self) -> None:
@@ -242,7 +247,7 @@ class TBPTT(_OneSided):
             gradients, losses, done, after = self._backward(meta, start, after, weight)
             results.append((gradients, losses / segments, done))
         gradients, losses = jax.tree.map(
-            lambda *parts: sum(parts), *((g, loss) for g, loss, _ in results))
+            lambda *parts: functools.reduce(operator.add, parts), *((g, loss) for g, loss, _ in results))
         return Estimate(gradients, losses), results[0][2]
 
     def _compile_truncation(self, meta, state, key):
