@@ -54,7 +54,7 @@ def _facts(record: dict[str, Any]) -> dict[str, str]:
         "Budget": record["budget"], "Data": record["data"], "Weights": record["weights"],
         "Seeds": seeds,
         "Time": f"{record['runs']:,} runs of {record['seconds'] / 60:.1f} minutes in all, each in "
-                "one process, other work beside it"}
+                "one process"}
 
 
 def _missing(records: list[dict[str, Any]]) -> list[str]:

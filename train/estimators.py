@@ -79,11 +79,16 @@ class Estimator(abc.ABC):
         self.family = family
         self.config = config
         self.sharding = sharding
-        drawn = {"compiler_options": _drawing_options(), "out_shardings": sharding}
-        self._draw = jax.jit(self._drawn, **drawn)
-        self._begin = jax.jit(self._begun, **drawn)
-        self._renew = jax.jit(self._renewed, **drawn)
+        drawn = {"compiler_options": _drawing_options()}
+        self._draw = self._jit(self._drawn, **drawn)
+        self._begin = self._jit(self._begun, **drawn)
+        self._renew = self._jit(self._renewed, **drawn)
         self.ended = jax.jit(self._ended)
+
+    def _jit(self, function: Callable[..., Any], **options: Any) -> Any:
+        """`jax.jit` of a function whose results all have members in front. Where these lie is said,
+        since JAX calls the same place by several names, and compiles for each."""
+        return jax.jit(function, out_shardings=self.sharding, **options)
 
     def _over_members(
         self, function: Callable[..., Any], arguments: int, whole: Sequence[int] = (0,)
@@ -199,8 +204,8 @@ class TBPTT(_OneSided):
 
     def __init__(self, family: Family, config: TrainConfig, sharding: Any = None) -> None:
         super().__init__(family, config, sharding)
-        self._forward = jax.jit(self._over_members(self._unrolled, 2))
-        self._backward = jax.jit(self._over_members(self._pulled_back, 4, whole=(0, 3)))
+        self._forward = self._jit(self._over_members(self._unrolled, 2))
+        self._backward = self._jit(self._over_members(self._pulled_back, 4, whole=(0, 3)))
 
     def _unrolled(self, meta: Meta, tasks: Tasks) -> Tasks:
         return for_each_member(
@@ -267,7 +272,7 @@ class _Evolution(Estimator):
         def estimate(meta: Meta, state: Any, key: jax.Array, segments: jax.Array) -> Any:
             return spread(meta, state, jax.random.split(key, config.members), segments)
 
-        self._jitted = jax.jit(estimate, donate_argnames="state")
+        self._jitted = self._jit(estimate, donate_argnames="state")
 
     def _run(
         self, meta: Meta, tasks: Tasks, segments: jax.Array

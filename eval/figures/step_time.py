@@ -99,7 +99,7 @@ def verdict(panels: dict[str, Any]) -> dict[str, Any]:
     return {"holds": holds if all(
         max(panel["batch_sizes"]) >= 64 for panel in panels.values()) else None,
             "sentence": f"A step takes, on {'; on '.join(parts)}. Ratios are medians over rounds "
-                        "in which all optimizers took turns, on a machine with other work."}
+                        "in which all optimizers took turns."}
 
 
 def draw(measured: dict[str, Any]) -> Any:

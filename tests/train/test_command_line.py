@@ -47,6 +47,25 @@ def test_on_a_problem_of_ones_own(tmp_path):
     assert "`out` must hold no run yet" in again.stderr
 
 
+def test_a_dry_run_compiles_what_training_runs(tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache))
+    arguments = ("--suite", "bowl", "--network", SMALL, "--members", "1", "--models", "2",
+                 "--unroll", "4", "--run_range", "4,4", "--steps", "2", "--validate_every", "0",
+                 "--out", "runs/mine")
+
+    def programs():
+        return {path.name for path in cache.iterdir() if re.match(
+            "jit__(drawn|begun|renewed|ended|pulled_back)-", path.name)}
+
+    assert _train(tmp_path, *arguments, "--dry_run").returncode == 0
+    compiled = programs()
+    assert len({name.split("-")[0] for name in compiled}) == 5
+    done = _train(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert programs() == compiled
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["--suite", "nowhere"], "unknown name 'nowhere'"),
     (["--suite", "bowl*-1"], "`suite` must weight 'bowl' by a positive number, got '-1'"),
