@@ -252,7 +252,8 @@ class TBPTT(_OneSided):
             gradients, losses, done, after = self._backward(meta, start, after, weight)
             results.append((gradients, losses / segments, done))
         gradients, losses = jax.tree.map(
-            lambda *parts: functools.reduce(operator.add, parts), *((g, loss) for g, loss, _ in results))
+            lambda *parts: functools.reduce(operator.add, parts),
+            *((gradients, losses) for gradients, losses, _ in results))
         return Estimate(gradients, losses), results[0][2]
 
     def _compile_truncation(self, meta, state, key):
