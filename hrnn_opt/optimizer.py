@@ -101,6 +101,8 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
             seed = random.randint(1, 10**9)
         elif isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ValueError(f"`seed` must be an integer of at least 0 or None, got {seed!r}.")
+        if not isinstance(jit_compile, bool):
+            raise ValueError(f"`jit_compile` must be True or False, got {jit_compile!r}.")
         if weight_decay is not None:
             weight_decay = weights_lib.check_rate("weight_decay", weight_decay)
         with backend.replicated():

@@ -672,6 +672,7 @@ def test_two_replicas_train_as_one(lookahead):
     ({"weight_decay": "0.1"}, "`weight_decay` must be a number of at least 0, got '0.1'"),
     ({"lookahead": 1}, "`lookahead` must be True, False or None, got 1"),
     ({"weights": HierarchicalRNN(), "lookahead": True}, "`lookahead` must be None or False"),
+    ({"jit_compile": "auto"}, "`jit_compile` must be True or False, got 'auto'"),
     ({"state_dtype": "float16"}, r"`state_dtype` must be one of \('float32', 'bfloat16'\)"),
     ({"seed": -1}, "`seed` must be an integer of at least 0 or None, got -1"),
     ({"seed": 1.5}, "`seed` must be an integer of at least 0 or None, got 1.5"),
