@@ -12,14 +12,15 @@ import numpy as np
 
 from hrnn_opt.network import HierarchicalRNN
 
-# Of noise whose gradients are independent: log mean square at the fastest time scale minus that at
-# the slowest, where the decays are as below; and the mean of the unit that tells active parameters.
-NOISE_RATIO = 2.15
-NOISE_ACTIVITY = 0.78
+# What the control steers to: log mean square at the fastest time scale minus that at the slowest.
+# With decays as below it is 2.15 of independent gradients.
+RATIO = 2.25
+# The mean of the unit that tells parameters with gradients from those without.
+ACTIVITY = 0.78
 # How fast the control can change log learning rates, and the power of time that they fall with.
 GAIN = 0.6
 POWER = 0.3
-# Inner steps over which the control is let go, and those that the schedule's clocks run down in.
+# Inner steps in which the clock of the control and those of the schedule run down.
 CONTROLLED = 400.0
 CLOCKS = (300.0, 3000.0, 30000.0)
 STEP_SIZE_OFFSET = -2.0
@@ -70,9 +71,9 @@ def controlled(network: HierarchicalRNN) -> None:
     they are independent, it is larger by a known factor; where they turn back, by more. The unit 0
     of each tensor reads how far its parameters are on either side of independence, those without
     gradients left out, and the model's unit 0 the mean of that. While the first clock runs, log
-    learning rates fall or rise by it; after, they fall with a power of time: by a sum of
-    exponentials, one for each of the other clocks, which is close to 1 / t. Directions are means
-    over the time scales, and what the drawn network adds to them is small.
+    learning rates fall or rise by it, later more slowly. They also fall with a power of time: by a
+    sum of exponentials, one for each of the other clocks, which is close to 1 / t. Directions are
+    means over the time scales, and what the drawn network adds to them is small.
 
     Args:
         network: with all of the paper's features but lookahead; changed.
@@ -92,14 +93,14 @@ def controlled(network: HierarchicalRNN) -> None:
 
     for unit in (allowed, signal, schedule):
         draft.own("parameter", unit, 0.0)
-    draft.own("parameter", active, NOISE_ACTIVITY)
+    draft.own("parameter", active, ACTIVITY)
     draft["parameter_rnn/candidate_kernel"][last_product, active] = 30.0
 
     slope = 4.0
     draft.own("tensor", 0, 0.0)
     reads = draft["tensor_rnn/candidate_kernel"][:, 0]
     reads[units + fastest], reads[units + slowest] = slope, -slope
-    reads[active] = -slope * NOISE_RATIO / NOISE_ACTIVITY
+    reads[active] = -slope * RATIO / ACTIVITY
 
     draft.own("global", 0, 0.0)
     draft["global_rnn/candidate_kernel"][0, 0] = 2.0
@@ -118,10 +119,11 @@ def controlled(network: HierarchicalRNN) -> None:
     share = 1.0 / (1.0 + np.exp(draft["learning_rate_momentum_logit"]))
     for clock, steps in zip(clocks[1:], CLOCKS):
         to_parameter[clock, 2 * units + schedule] = -POWER * np.log(10.0) / steps / share
-    # The reset gate lets the signal through as long as the first clock is above 0.4.
+    # The reset gate lets the signal through while the first clock is above 0.4, and a twentieth of
+    # it after.
     draft["parameter_rnn/candidate_kernel"][config.inputs + signal, allowed] = 1.5
-    draft["parameter_rnn/gates_bias"][signal] = -12.0 * 0.4
-    to_parameter[clocks[0], signal] = 12.0
+    draft["parameter_rnn/gates_bias"][signal] = -0.4 * 7.25
+    to_parameter[clocks[0], signal] = 7.25
     draft["learning_rate_weights"][[allowed, schedule]] = -GAIN, 1.0
 
     for name, factor in (("direction", 0.1), ("input_decay", 0.2), ("scale_decay", 0.2)):

@@ -215,7 +215,8 @@ def test_strangers_files_are_refused_before_they_are_downloaded(
 
 @pytest.mark.jax_only
 def test_what_is_not_there_is_one_clear_error(server):
-    with pytest.raises(ValueError, match=r"`weights` must be one of \['default', 'untrained'\].* "
+    names = r"\['default', 'paper', 'untrained'\]"
+    with pytest.raises(ValueError, match=rf"`weights` must be one of {names}.* "
                        r"got 'no/body'\. 'config.json' of 'no/body' could not be had.*Repository"):
         HierarchicalLOpt("no/body")
     publish(server)
