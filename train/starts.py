@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.network import HierarchicalRNN
 
 # What the control steers to: log mean square at the fastest time scale minus that at the slowest.
@@ -48,14 +49,13 @@ class _Draft:
         """A unit that nothing reaches, and that is nothing's direction: what it does is up to who
         asked for it."""
         units = len(self[f"{level}_start"])
-        rnn, above = f"{level}_rnn", [
-            name for name in self.numbers if name.endswith(f"_to_{level}_kernel")]
-        self[f"{rnn}/gates_kernel"][:, [unit, units + unit]] = 0.0
-        self[f"{rnn}/gates_bias"][units + unit] = kept
-        self[f"{rnn}/candidate_kernel"][:, unit] = 0.0
+        self[f"{level}_rnn/gates_kernel"][:, [unit, units + unit]] = 0.0
+        self[f"{level}_rnn/gates_bias"][units + unit] = kept
+        self[f"{level}_rnn/candidate_kernel"][:, unit] = 0.0
         self[f"{level}_start"][unit] = start
-        for name in above:
-            self[name][:, [unit, units + unit, 2 * units + unit]] = 0.0
+        for name, numbers in self.numbers.items():
+            if name.endswith(f"_to_{level}_kernel"):
+                numbers[:, [unit, units + unit, 2 * units + unit]] = 0.0
         if level == "parameter":
             self["direction_weights"][unit] = 0.0
 
@@ -81,7 +81,7 @@ def controlled(network: HierarchicalRNN) -> None:
     Raises:
         ValueError: for a network of another form.
     """
-    if network.config != type(network.config)():
+    if network.config != HierarchicalRNNConfig():
         raise ValueError(
             "`network` must have the default switches with start='controlled', got "
             f"{network.config}.")

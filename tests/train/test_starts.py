@@ -101,6 +101,9 @@ def test_another_form_is_refused():
     config = HierarchicalRNNConfig(lookahead=True)
     with pytest.raises(ValueError, match="`network` must have the default switches"):
         controlled(HierarchicalRNN(config))
+    with pytest.raises(ValueError, match="`network` must have the default switches"):
+        Trainer(TrainConfig(
+            suite="bowl", network={"kind": "coordinatewise_lstm"}, start="controlled"))
     with pytest.raises(ValueError, match="`start` must be 'drawn' with initial_weights"):
         TrainConfig(start="controlled", initial_weights="some.safetensors")
     with pytest.raises(ValueError, match="`start` must be one of"):
