@@ -79,10 +79,10 @@ class Estimator(abc.ABC):
         self.family = family
         self.config = config
         self.sharding = sharding
-        drawn = {"compiler_options": _drawing_options()}
-        self._draw = self._jit(self._drawn, **drawn)
-        self._begin = self._jit(self._begun, **drawn)
-        self._renew = self._jit(self._renewed, **drawn)
+        options = _drawing_options()
+        self._draw = self._jit(self._drawn, compiler_options=options)
+        self._begin = self._jit(self._begun, compiler_options=options)
+        self._renew = self._jit(self._renewed, compiler_options=options)
         self.ended = jax.jit(self._ended)
 
     def _jit(self, function: Callable[..., Any], **options: Any) -> Any:

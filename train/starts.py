@@ -121,9 +121,10 @@ def controlled(network: HierarchicalRNN) -> None:
         to_parameter[clock, 2 * units + schedule] = -POWER * np.log(10.0) / steps / share
     # The reset gate lets the signal through while the first clock is above 0.4, and a twentieth of
     # it after.
+    sharpness = 7.25
     draft["parameter_rnn/candidate_kernel"][config.inputs + signal, allowed] = 1.5
-    draft["parameter_rnn/gates_bias"][signal] = -0.4 * 7.25
-    to_parameter[clocks[0], signal] = 7.25
+    draft["parameter_rnn/gates_bias"][signal] = -0.4 * sharpness
+    to_parameter[clocks[0], signal] = sharpness
     draft["learning_rate_weights"][[allowed, schedule]] = -GAIN, 1.0
 
     for name, factor in (("direction", 0.1), ("input_decay", 0.2), ("scale_decay", 0.2)):

@@ -50,16 +50,15 @@ def _turning_back(key: jax.Array, size: int) -> jax.Array:
 def test_the_tensors_tell_noise_from_gradients_that_agree(network, gradients, low, high):
     layout = Layout([(64, 32)])
     rates = jnp.full((layout.blocks, layout.lanes), jnp.log(1e-3))
-    meta = {name: v.value for name, v in network.meta_parameters.items()}
 
     @jax.jit
     def run(given):
         def step(state, gradient):
             flat = layout.flatten([gradient.reshape(64, 32)])
-            state, _ = network.stateless_step(meta, layout, state, flat)
+            state, _ = network.step(layout, state, flat)
             return state, state.tensor_hidden[0, 0]
 
-        return jax.lax.scan(step, network.stateless_init_state(meta, layout, rates, None), given)[1]
+        return jax.lax.scan(step, network.init_state(layout, rates), given)[1]
 
     told = run(gradients(jax.random.key(0), 2048))
     assert low <= np.mean(told[STEPS // 2:]) <= high
