@@ -21,9 +21,11 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from train.config import TrainConfig
+from train.programs import Program, described, serializable
 from train.tasks import Family, Meta, Tasks
 
 
+@serializable
 class Estimate(NamedTuple):
     """One estimate.
 
@@ -80,15 +82,18 @@ class Estimator(abc.ABC):
         self.config = config
         self.sharding = sharding
         options = _drawing_options()
-        self._draw = self._jit(self._drawn, compiler_options=options)
-        self._begin = self._jit(self._begun, compiler_options=options)
-        self._renew = self._jit(self._renewed, compiler_options=options)
+        self._draw = self._compiled(self._drawn, compiler_options=options)
+        self._begin = self._compiled(self._begun, compiler_options=options)
+        self._renew = self._compiled(self._renewed, compiler_options=options)
         self.ended = jax.jit(self._ended)
 
-    def _jit(self, function: Callable[..., Any], **options: Any) -> Any:
-        """`jax.jit` of a function whose results all have members in front. Where these lie is said,
-        since JAX calls the same place by several names, and compiles for each."""
-        return jax.jit(function, out_shardings=self.sharding, **options)
+    def _compiled(self, function: Callable[..., Any], **options: Any) -> Program:
+        """A function whose results all have members in front, to be compiled. Where these lie is
+        said, since JAX calls the same place by several names, and compiles for each."""
+        key = None
+        if described(self.family.specs):
+            key = f"{type(self).__name__} {self.family.specs} {self.config.to_json()}"
+        return Program(function, key, out_shardings=self.sharding, **options)
 
     def _over_members(
         self, function: Callable[..., Any], arguments: int, whole: Sequence[int] = (0,)
@@ -150,8 +155,8 @@ class Estimator(abc.ABC):
 
     def shapes(self, meta: Meta) -> tuple[Any, Any]:
         """Shapes and types of runs as they are drawn, and of the estimator's state."""
-        tasks = jax.eval_shape(self._drawn, jax.random.key(0), True)
-        return tasks, jax.eval_shape(self._begun, tasks, meta)
+        tasks = self._draw.shapes(jax.random.key(0), True)
+        return tasks, self._begin.shapes(tasks, meta)
 
     def compile(self, meta: Meta) -> None:
         """Compile what training needs, without running it: drawing runs and a truncation."""
@@ -159,9 +164,9 @@ class Estimator(abc.ABC):
         # What lies elsewhere is another program.
         tasks, state = jax.tree.map(
             lambda shape: shape.update(sharding=self.sharding), self.shapes(meta))
-        self._draw.lower(key, True).compile()
-        self._begin.lower(tasks, meta).compile()
-        self._renew.lower(state, tasks).compile()
+        self._draw.compile(key, True)
+        self._begin.compile(tasks, meta)
+        self._renew.compile(state, tasks)
         self.ended.lower(state).compile()
         self._compile_truncation(meta, state, key)
 
@@ -169,8 +174,9 @@ class Estimator(abc.ABC):
         """Let go of the compiled programs. They are compiled again, or read from JAX's compilation
         cache, when they are next needed."""
         for program in vars(self).values():
-            if hasattr(program, "clear_cache"):
-                program.clear_cache()
+            if isinstance(program, Program):
+                program.unload()
+        self.ended.clear_cache()
 
     @abc.abstractmethod
     def _compile_truncation(self, meta: Meta, state: Any, key: Any) -> None:
@@ -204,8 +210,8 @@ class TBPTT(_OneSided):
 
     def __init__(self, family: Family, config: TrainConfig, sharding: Any = None) -> None:
         super().__init__(family, config, sharding)
-        self._forward = self._jit(self._over_members(self._unrolled, 2))
-        self._backward = self._jit(self._over_members(self._pulled_back, 4, whole=(0, 3)))
+        self._forward = self._compiled(self._over_members(self._unrolled, 2))
+        self._backward = self._compiled(self._over_members(self._pulled_back, 4, whole=(0, 3)))
 
     def _unrolled(self, meta: Meta, tasks: Tasks) -> Tasks:
         return for_each_member(
@@ -258,9 +264,8 @@ class TBPTT(_OneSided):
 
     def _compile_truncation(self, meta, state, key):
         if self.config.heavy_tailed:
-            self._forward.lower(meta, state).compile()
-        self._backward.lower(
-            meta, state, (state.location, state.state), jnp.float32(1)).compile()
+            self._forward.compile(meta, state)
+        self._backward.compile(meta, state, (state.location, state.state), jnp.float32(1))
 
 
 class _Evolution(Estimator):
@@ -273,7 +278,7 @@ class _Evolution(Estimator):
         def estimate(meta: Meta, state: Any, key: jax.Array, segments: jax.Array) -> Any:
             return spread(meta, state, jax.random.split(key, config.members), segments)
 
-        self._jitted = self._jit(estimate, donate_argnames="state")
+        self._truncation = self._compiled(estimate, donate_argnums=1)
 
     def _run(
         self, meta: Meta, tasks: Tasks, segments: jax.Array
@@ -296,10 +301,10 @@ class _Evolution(Estimator):
         """`estimate`, pure, with a key for each member."""
 
     def estimate(self, meta, state, key, segments):
-        return self._jitted(meta, state, key, jnp.int32(segments))
+        return self._truncation(meta, state, key, jnp.int32(segments))
 
     def _compile_truncation(self, meta, state, key):
-        self._jitted.lower(meta, state, key, jnp.int32(1)).compile()
+        self._truncation.compile(meta, state, key, jnp.int32(1))
 
 
 class ES(_OneSided, _Evolution):
@@ -324,6 +329,7 @@ class ES(_OneSided, _Evolution):
         return Estimate(gradients, losses), tasks
 
 
+@serializable
 class PESState(NamedTuple):
     """Both sides of the antithetic pairs.
 

@@ -20,10 +20,13 @@ from problems import Problem
 from problems.problem import shared_numbers
 from train.config import TrainConfig
 from train.lengths import horizons, log_uniform
+from train.programs import serializable
 
 Meta = dict[str, jax.Array]
+serializable(State)
 
 
+@serializable
 class Tasks(NamedTuple):
     """The runs of one member, each at a place of its own.
 

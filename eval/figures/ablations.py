@@ -53,7 +53,8 @@ def measure(context: Context) -> dict[str, Any]:
     runs = {name: [training(name, budget.meta_steps, seed) for seed in budget.meta_seeds]
             for name in names}
     store = context.store()
-    store.results([run for of_name in runs.values() for run in of_name], "ablations")
+    # Seed after seed: those of one ablation share its programs, which only the first compiles.
+    store.results([run for of_seed in zip(*runs.values()) for run in of_seed], "ablations")
     series = []
     for name, of_name in runs.items():
         results = store.results(of_name)

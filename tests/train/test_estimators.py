@@ -13,6 +13,7 @@ from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.network import HierarchicalRNN
 from train import estimators, machine
 from train.config import TrainConfig
+from train.programs import Program
 from train.tasks import Family, Tasks
 from train.trainer import Trainer
 
@@ -28,6 +29,8 @@ def _tasks(models: int, state: jax.Array, horizon: int) -> Tasks:
 
 class _Toy:
     """A family with one meta-parameter `x`, in place of inner training."""
+
+    specs = (object(),)
 
     def __init__(self, config: TrainConfig, horizon: int) -> None:
         self.config = config
@@ -188,7 +191,7 @@ def test_programs_are_unloaded_and_come_back():
     config = TrainConfig(estimator="pes", members=2, models=1, unroll=1)
     pes, meta = estimators.PES(_Walk(config, 2), config), {"x": jnp.float32(0.7)}
     first = _mean_gradient(pes, meta, 4)
-    programs = [p for p in vars(pes).values() if hasattr(p, "_cache_size")]
+    programs = [p._jitted for p in vars(pes).values() if isinstance(p, Program)] + [pes.ended]
     assert sum(p._cache_size() for p in programs) >= 4
     pes.unload()
     assert sum(p._cache_size() for p in programs) == 0
