@@ -78,7 +78,7 @@ BUDGETS = {
         carry_over_steps=50, ablations=1, meta_steps=2, meta_seeds=(0,), batch_sizes=(2,),
         resnet_batch_sizes=(), imagenet_steps=2),
     "small": Budget(
-        examples=6_000, networks=PAPER, steps=1000, conv_steps=200, others=_OTHERS,
+        examples=10_000, networks=PAPER, steps=1000, conv_steps=200, others=_OTHERS,
         other_steps=200, seeds=(0, 1, 2), grid_seeds=(0,),
         rates=(1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1, 3.16e-1), swept=_DECADES,
         problems=problem_runs.NAMES, problem_steps=1000, instances=16, lstm_meta_steps=200,
