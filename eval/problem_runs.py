@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from eval import optimizers
 from eval.data import Data
-from eval.runs import learned_checksum
+from eval.runs import learned_checksum, weights_name
 
 POINTS = 50
 # Objectives relative to the start are not told apart below.
@@ -68,7 +68,7 @@ class ProblemRun:
     def configuration(self, data: Data) -> dict[str, Any]:
         """Everything that the result depends on; `data` are not."""
         return {**dataclasses.asdict(self), "rates": list(self.rates),
-                "weights_sha256": learned_checksum(self)}
+                "weights": weights_name(self), "weights_sha256": learned_checksum(self)}
 
     def execute(self, data: Data) -> dict[str, Any]:
         """Train.

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
@@ -46,16 +47,17 @@ class Run:
     @property
     def title(self) -> str:
         """A short readable name; two runs may share it."""
-        weights = self.weights and self.weights.split("/")[-1]
-        parts = [self.network, self.optimizer, weights, self.schedule, self.learning_rate,
-                 self.initial_learning_rate, self.state_dtype, self.steps, self.seed]
+        parts = [self.network, self.optimizer, weights_name(self), self.schedule,
+                 self.learning_rate, self.initial_learning_rate, self.state_dtype, self.steps,
+                 self.seed]
         return "-".join(f"{part:g}" if isinstance(part, float) else str(part)
                         for part in parts if part is not None)
 
     def configuration(self, data: Data) -> dict[str, Any]:
         """Everything that the result depends on: the weights by content, since a name's change."""
-        configuration = {**dataclasses.asdict(self), "weights_sha256": learned_checksum(self),
-                         "data": data.fingerprint, "backend": keras.backend.backend()}
+        configuration = {**dataclasses.asdict(self), "weights": weights_name(self),
+                         "weights_sha256": learned_checksum(self), "data": data.fingerprint,
+                         "backend": keras.backend.backend()}
         # Of results from before there was a choice.
         usual = {"backend": "jax", "state_dtype": None}
         return {key: value for key, value in configuration.items()
@@ -77,6 +79,11 @@ class Run:
         result = runner.train(model, optimizer, data, steps=self.steps, batch_size=self.batch_size,
                               seed=self.seed, on_progress=on_progress)
         return {**result, **self.configuration(data)}
+
+
+def weights_name(run: Any) -> str | None:
+    """That of a run's weights, without the folder: it may move, or be another in the next store."""
+    return run.weights and Path(run.weights).name
 
 
 def learned_checksum(run: Any) -> str | None:

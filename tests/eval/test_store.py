@@ -75,16 +75,17 @@ def test_other_data_have_other_files(store, digits):
     assert Store(store.folder, shifted).path(RUNS[0]) != store.path(RUNS[0])
 
 
-def test_weights_go_by_content_not_by_name(store, tmp_path):
+def test_weights_go_by_content_not_by_folder(store, tmp_path):
     from hrnn_opt import HierarchicalRNN, Pretrained
 
     paths = []
-    for seed in (0, 1):
-        path = tmp_path / str(seed) / "weights.safetensors"
+    for folder, seed in (("a", 0), ("b", 1), ("c", 0)):
+        path = tmp_path / folder / "weights.safetensors"
         path.parent.mkdir()
         Pretrained.from_network(HierarchicalRNN(seed=seed)).save(path)
         paths.append(store.path(Run("mlp_relu", "hrnn", 100, weights=str(path))))
-    assert paths[0].name != paths[1].name
+    assert paths[0] != paths[1]
+    assert paths[0] == paths[2]
     assert "weights.safetensors" in paths[0].name
 
 
