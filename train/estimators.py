@@ -11,6 +11,7 @@ so truncations of any length share one program.
 from __future__ import annotations
 
 import abc
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Sequence
@@ -92,7 +93,9 @@ class Estimator(abc.ABC):
         said, since JAX calls the same place by several names, and compiles for each."""
         key = None
         if described(self.family.specs):
-            key = f"{type(self).__name__} {self.family.specs} {self.config.to_json()}"
+            # Programs are the same whatever the seed and the number of meta-steps.
+            config = dataclasses.replace(self.config, seed=0, steps=1)
+            key = f"{type(self).__name__} {self.family.specs} {config.to_json()}"
         return Program(function, key, out_shardings=self.sharding, **options)
 
     def _over_members(

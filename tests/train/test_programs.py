@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 import problems
+from hrnn_opt import HierarchicalRNN
 from problems.datasets import Digits
 from problems.mnist import MNIST
+from train import estimators
+from train.config import TrainConfig
 from train.programs import Program, described
+from train.tasks import Family
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +84,13 @@ def test_it_compiles_for_shapes_alone():
     shape = jax.ShapeDtypeStruct((3,), jnp.float32)
     program.compile(shape, jax.random.key(0), True)
     assert program.shapes(shape, jax.random.key(0), True)["y"] == shape
+
+
+def test_runs_of_other_seeds_share_programs():
+    def key(**settings):
+        config = TrainConfig(**settings)
+        network = HierarchicalRNN(seed=config.seed)
+        return estimators.make(Family([problems.Quadratic(3)], network, config), config)._draw._key
+
+    assert key(seed=1, steps=5) == key(seed=2, steps=6)
+    assert len({key(), key(members=3), key(estimator="pes")}) == 3
