@@ -69,8 +69,7 @@ class Program:
 
     def _program(self, arguments: tuple[Any, ...]) -> Any:
         if self._jitted is None:
-            # What is lowered for many devices says which ones.
-            kept = self._key and jax.config.jax_compilation_cache_dir and jax.device_count() == 1
+            kept = self._key and jax.config.jax_compilation_cache_dir and jax.process_count() == 1
             function = self._kept(arguments) if kept else self._function
             self._jitted = jax.jit(function, **self._options)
         return self._jitted
@@ -114,10 +113,11 @@ def _shape(x: Any) -> jax.ShapeDtypeStruct:
 
 @functools.cache
 def _sources() -> str:
-    """A digest of what a trace goes through: this project's sources, and libraries' versions."""
+    """A digest of what a trace depends on beside its key: this project's sources, the libraries'
+    versions and the devices."""
     ours = (hrnn_opt.__file__, problems.__file__, __file__)
     digest = hashlib.sha256(f"{jax.__version__} {keras.__version__}".encode())
-    digest.update(jax.default_backend().encode())
+    digest.update(f"{jax.default_backend()} {jax.device_count()}".encode())
     for path in sorted(path for file in ours for path in Path(file).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()

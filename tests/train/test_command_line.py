@@ -50,7 +50,7 @@ def test_on_a_problem_of_ones_own(tmp_path):
 def test_a_dry_run_compiles_what_training_runs(tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache))
-    arguments = ("--suite", "bowl", "--network", SMALL, "--members", "1", "--models", "2",
+    arguments = ("--suite", "bowl", "--network", SMALL, "--members", "2", "--models", "2",
                  "--unroll", "4", "--run_range", "4,4", "--steps", "2", "--validate_every", "0",
                  "--out", "runs/mine")
 
