@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from train.config import TrainConfig
-from train.programs import Program, described, serializable
+from train.programs import Program, described, ours, serializable
 from train.tasks import Family, Meta, Tasks
 
 
@@ -82,21 +82,27 @@ class Estimator(abc.ABC):
         self.family = family
         self.config = config
         self.sharding = sharding
+        self._key = self._programs_key()
         options = _drawing_options()
         self._draw = self._compiled(self._drawn, compiler_options=options)
         self._begin = self._compiled(self._begun, compiler_options=options)
         self._renew = self._compiled(self._renewed, compiler_options=options)
         self.ended = jax.jit(self._ended)
 
+    def _programs_key(self) -> str | None:
+        """What the programs depend on beside this project's sources; None if others wrote a part
+        of it, which may change unseen."""
+        family = self.family
+        if not (ours(self) and ours(family) and ours(family.network) and described(family.specs)):
+            return None
+        # Programs are the same whatever the seed and the number of meta-steps.
+        config = dataclasses.replace(self.config, seed=0, steps=1)
+        return f"{type(self).__name__} {family.specs} {family.network.config} {config.to_json()}"
+
     def _compiled(self, function: Callable[..., Any], **options: Any) -> Program:
         """A function whose results all have members in front, to be compiled. Where these lie is
         said, since JAX calls the same place by several names, and compiles for each."""
-        key = None
-        if described(self.family.specs):
-            # Programs are the same whatever the seed and the number of meta-steps.
-            config = dataclasses.replace(self.config, seed=0, steps=1)
-            key = f"{type(self).__name__} {self.family.specs} {config.to_json()}"
-        return Program(function, key, out_shardings=self.sharding, **options)
+        return Program(function, self._key, out_shardings=self.sharding, **options)
 
     def _over_members(
         self, function: Callable[..., Any], arguments: int, whole: Sequence[int] = (0,)

@@ -115,12 +115,17 @@ def _shape(x: Any) -> jax.ShapeDtypeStruct:
 def _sources() -> str:
     """A digest of what a trace depends on beside its key: this project's sources, the libraries'
     versions and the devices."""
-    ours = (hrnn_opt.__file__, problems.__file__, __file__)
+    packages = (hrnn_opt.__file__, problems.__file__, __file__)
     digest = hashlib.sha256(f"{jax.__version__} {keras.__version__}".encode())
     digest.update(f"{jax.default_backend()} {jax.device_count()}".encode())
-    for path in sorted(path for file in ours for path in Path(file).parent.rglob("*.py")):
+    for path in sorted(path for file in packages for path in Path(file).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def ours(value: Any) -> bool:
+    """Whether a value's class is among the sources that are digested."""
+    return type(value).__module__.split(".")[0] in ("hrnn_opt", "problems", "train")
 
 
 def described(value: Any) -> bool:
@@ -130,8 +135,8 @@ def described(value: Any) -> bool:
         return all(map(described, value))
     if isinstance(value, Spec):
         places = [f for f in dataclasses.fields(value) if f.metadata.get("kind") == "place"]
-        ours = type(value).__module__.startswith("problems.") and not places
-        return ours and all(described(argument) for _, argument, _ in value.arguments())
+        return ours(value) and not places and all(
+            described(argument) for _, argument, _ in value.arguments())
     return value is None or isinstance(value, (bool, int, float, str))
 
 

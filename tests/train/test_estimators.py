@@ -30,8 +30,6 @@ def _tasks(models: int, state: jax.Array, horizon: int) -> Tasks:
 class _Toy:
     """A family with one meta-parameter `x`, in place of inner training."""
 
-    specs = (object(),)
-
     def __init__(self, config: TrainConfig, horizon: int) -> None:
         self.config = config
         self.horizon = horizon

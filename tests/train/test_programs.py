@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import problems
-from hrnn_opt import HierarchicalRNN
+from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig
 from problems.datasets import Digits
 from problems.mnist import MNIST
 from train import estimators
@@ -87,10 +87,12 @@ def test_it_compiles_for_shapes_alone():
 
 
 def test_runs_of_other_seeds_share_programs():
-    def key(**settings):
+    def key(switches=None, **settings):
         config = TrainConfig(**settings)
-        network = HierarchicalRNN(seed=config.seed)
+        network = HierarchicalRNN(switches, seed=config.seed)
         return estimators.make(Family([problems.Quadratic(3)], network, config), config)._draw._key
 
     assert key(seed=1, steps=5) == key(seed=2, steps=6)
-    assert len({key(), key(members=3), key(estimator="pes")}) == 3
+    # The tensors are as many and as large, whatever learning rates are relative to.
+    switches = HierarchicalRNNConfig(relative_learning_rate="tensor")
+    assert len({key(), key(members=3), key(estimator="pes"), key(switches)}) == 4
