@@ -26,6 +26,11 @@ CONTROLLED = 400.0
 CLOCKS = (300.0, 3000.0, 30000.0)
 STEP_SIZE_OFFSET = -2.0
 INPUT_DECAY = 0.5
+# Of the bold start: how sharply agreement is told from its lack, how much of the latter passes as
+# agreement, relative to the products of the slowest averages, and over how many steps.
+SLOPE = 8.0
+ALLOWED = 0.2
+AGREED = 30.0
 # Share of its state that a unit keeps at a step, as the drawn ones do: 1 / (1 + exp(-2.2)).
 _KEPT = 2.2
 
@@ -135,5 +140,57 @@ def controlled(network: HierarchicalRNN) -> None:
     draft.assign()
 
 
+def bold(network: HierarchicalRNN) -> None:
+    """Write into a drawn network of the averaging form that steps grow where gradients agree.
+
+    The unit 0 of each tensor reads how much smaller the mean square of the slow average is than
+    that of the fast one, less what it may be by; both are sums over parameters with gradients, so
+    that others do not count. The model's unit 0 is the slow mean of that over tensors. Where it is
+    well below 0, as in problems without noise whose steps are too small to turn gradients round,
+    the unit 1 of each tensor leaves 1, and its updates grow up to 8 times. Elsewhere nothing
+    changes.
+
+    Args:
+        network: normalized, with averaging and tensor step sizes; changed.
+
+    Raises:
+        ValueError: for a network of another form.
+    """
+    config = network.config
+    if not (isinstance(config, HierarchicalRNNConfig) and config.averaging
+            and config.tensor_step_size and config.global_units):
+        raise ValueError(
+            "`network` must have averaging, tensor_step_size and a Global RNN with start='bold', "
+            f"got {config}.")
+    draft = _Draft(network)
+    units, tensor_units, scales = config.parameter_units, config.tensor_units, config.time_scales
+    last_product, fastest, slowest = 2 * scales - 2, 2 * scales - 1, 3 * scales - 2
+    agreement, sign, one = range(3)
+
+    for unit, start in ((agreement, 0.0), (sign, 1.0), (one, 1.0)):
+        draft.own("tensor", unit, start)
+        draft["tensor_to_parameter_kernel"][unit] = 0.0
+        for name in ("gates", "candidate"):
+            draft[f"tensor_rnn/{name}_kernel"][units + config.inputs + unit] = 0.0
+            draft[f"global_rnn/{name}_kernel"][unit] = 0.0
+    reads = draft["tensor_rnn/candidate_kernel"][:, agreement]
+    reads[units + fastest], reads[units + slowest] = SLOPE, -SLOPE
+    reads[units + last_product] = -SLOPE * ALLOWED
+
+    draft.own("global", 0, 0.0, kept=np.log(AGREED - 1.0))
+    for name in ("gates", "candidate"):
+        draft[f"global_rnn/{name}_kernel"][tensor_units] = 0.0
+    draft["global_to_parameter_kernel"][0] = 0.0
+    draft["global_to_tensor_kernel"][0] = 0.0
+    draft["global_rnn/candidate_kernel"][agreement, 0] = 2.0
+
+    draft["global_to_tensor_kernel"][0, 2 * tensor_units + sign] = 8.0
+    draft["tensor_rnn/candidate_bias"][sign] = 4.0
+    # Its gate lets nothing through: it stays at its start.
+    draft["tensor_rnn/gates_bias"][tensor_units + one] = 30.0
+    draft["tensor_step_size_weights"][[sign, one]] = -1.5, 1.5
+    draft.assign()
+
+
 STARTS: dict[str, Callable[[HierarchicalRNN], None]] = {
-    "drawn": lambda network: None, "controlled": controlled}
+    "drawn": lambda network: None, "controlled": controlled, "bold": bold}
