@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import keras
 import numpy as np
 import rich
 import rich.table
@@ -86,8 +87,9 @@ def best(network: str, optimizer: str, schedule: str, steps: int, store: Store, 
         "curve": [[step, _number(loss)] for step, loss in zip(points, np.median(curves, 0))]
         if finished else [],
         "grid": [[rate, _number(loss)] for rate, loss in grid.items()],
-        "command": f"python -m eval tune --networks {network} --optimizers {optimizer} "
-                   f"--schedules {schedule} --steps {steps} --batch_size {batch_size} "
+        "command": f"KERAS_BACKEND={keras.backend.backend()} python -m eval tune "
+                   f"--networks {network} --optimizers {optimizer} --schedules {schedule} "
+                   f"--steps {steps} --batch_size {batch_size} "
                    f"--learning_rates {_list(grid)} --seeds {_list(seeds)} "
                    f"--grid_seeds {_list(grid_seeds)} --data_dir DIR",
     }
