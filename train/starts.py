@@ -143,12 +143,13 @@ def controlled(network: HierarchicalRNN) -> None:
 def bold(network: HierarchicalRNN) -> None:
     """Write into a drawn network of the averaging form that steps grow where gradients agree.
 
-    The unit 0 of each tensor reads how much smaller the mean square of the slow average is than
-    that of the fast one, less what it may be by; both are sums over parameters with gradients, so
-    that others do not count. The model's unit 0 is the slow mean of that over tensors. Where it is
-    well below 0, as in problems without noise whose steps are too small to turn gradients round,
-    the unit 1 of each tensor leaves 1, and its updates grow up to 8 times. Elsewhere nothing
-    changes.
+    The unit 0 of each tensor compares the mean square of the slowest average with that of the
+    fastest: they are alike where successive gradients agree. It also reads the products of the
+    slowest averages, which say how much of a difference passes as agreement; parameters without
+    gradients have neither difference nor products, and do not count. The model's unit 0 is the mean
+    of that over tensors and over some 30 steps. Where it is well below 0, as in problems without
+    noise whose steps are too small to turn gradients back, the unit 1 of each tensor leaves 1, and
+    its updates grow up to 8 times. Elsewhere nothing changes.
 
     Args:
         network: normalized, with averaging and tensor step sizes; changed.

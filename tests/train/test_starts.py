@@ -135,6 +135,14 @@ def test_the_shipped_weights_of_the_papers_form_are_it(network):
         np.testing.assert_allclose(shipped.arrays[name], variable.value, rtol=1e-6)
 
 
+def test_the_shipped_default_is_the_bold_start(averaging):
+    shipped = resolve("default")
+    assert shipped.config == averaging["bold"].config
+    assert shipped.learning_rate == 1e-2
+    for name, variable in averaging["bold"].meta_parameters.items():
+        np.testing.assert_allclose(shipped.arrays[name], variable.value, rtol=1e-6)
+
+
 def test_another_form_is_refused():
     config = HierarchicalRNNConfig(lookahead=True)
     with pytest.raises(ValueError, match="`network` must have the default switches"):
