@@ -64,9 +64,30 @@ class _Draft:
         if level == "parameter":
             self["direction_weights"][unit] = 0.0
 
+    def private(self, level: str, unit: int, start: float, kept: float = _KEPT) -> None:
+        """A unit of an upper level that, besides, no other one reads."""
+        self.own(level, unit, start, kept)
+        for name, numbers in self.numbers.items():
+            if name.startswith(f"{level}_to_"):
+                numbers[unit] = 0.0
+        for part in ("gates", "candidate"):
+            # States come last among what a level reads; those of tensors are all that the model's
+            # level reads beside its own.
+            kernel = self[f"{level}_rnn/{part}_kernel"]
+            kernel[unit - len(self[f"{level}_start"])] = 0.0
+            if level == "tensor":
+                self[f"global_rnn/{part}_kernel"][unit] = 0.0
+
     def assign(self) -> None:
         for name, variable in self.network.meta_parameters.items():
             variable.assign(self.numbers[name])
+
+
+def _inputs(config: HierarchicalRNNConfig) -> tuple[int, int, int]:
+    """Where the parameters' inputs have the product of the two slowest averages, and the log mean
+    squares of the fastest and of the slowest: they are scaled averages, products, logs."""
+    scales = config.time_scales
+    return 2 * scales - 2, 2 * scales - 1, 3 * scales - 2
 
 
 def controlled(network: HierarchicalRNN) -> None:
@@ -91,9 +112,8 @@ def controlled(network: HierarchicalRNN) -> None:
             "`network` must have the default switches with start='controlled', got "
             f"{network.config}.")
     config, draft = network.config, _Draft(network)
-    units, tensor_units, scales = config.parameter_units, config.tensor_units, config.time_scales
-    # The parameters' inputs: scaled averages, products, logs of mean squares; see `_inputs`.
-    last_product, fastest, slowest = 2 * scales - 2, 2 * scales - 1, 3 * scales - 2
+    units = config.parameter_units
+    last_product, fastest, slowest = _inputs(config)
     allowed, signal, schedule, active = range(4)
 
     for unit in (allowed, signal, schedule):
@@ -112,12 +132,8 @@ def controlled(network: HierarchicalRNN) -> None:
     to_parameter = draft["global_to_parameter_kernel"]
     clocks = range(1, 2 + len(CLOCKS))
     for clock, steps in zip(clocks, (CONTROLLED, *CLOCKS)):
-        # From 1, exp(-t / steps): its candidate is 0. Nothing else reads it.
-        draft.own("global", clock, 1.0, kept=np.log(steps - 1.0))
-        for name in ("gates", "candidate"):
-            draft[f"global_rnn/{name}_kernel"][tensor_units + clock] = 0.0
-        draft["global_to_tensor_kernel"][clock] = 0.0
-        to_parameter[clock] = 0.0
+        # From 1, exp(-t / steps): its candidate is 0.
+        draft.private("global", clock, 1.0, kept=np.log(steps - 1.0))
     to_parameter[0, 2 * units + signal] = 3.0
 
     # What is read at a step moves the mean of log learning rates by this share of it.
@@ -134,7 +150,7 @@ def controlled(network: HierarchicalRNN) -> None:
 
     for name, factor in (("direction", 0.1), ("input_decay", 0.2), ("scale_decay", 0.2)):
         draft[f"{name}_weights"][:] *= factor
-    draft["direction_shortcut"][:] = 1.0 / scales
+    draft["direction_shortcut"][:] = 1.0 / config.time_scales
     draft["input_decay_bias"][...] = np.log(INPUT_DECAY / (1.0 - INPUT_DECAY))
     draft["step_size_offset"][...] = STEP_SIZE_OFFSET
     draft.assign()
@@ -152,37 +168,33 @@ def bold(network: HierarchicalRNN) -> None:
     its updates grow up to 8 times. Elsewhere nothing changes.
 
     Args:
-        network: normalized, with averaging and tensor step sizes; changed.
+        network: normalized, with averaging and tensor step sizes, and else with all of the paper's
+            features but lookahead; changed.
 
     Raises:
         ValueError: for a network of another form.
     """
     config = network.config
     if not (isinstance(config, HierarchicalRNNConfig) and config.averaging
-            and config.tensor_step_size and config.global_units):
+            and config == HierarchicalRNNConfig(
+                step_size="normalized", averaging=config.averaging, tensor_step_size=True,
+                update_scale_decay=config.update_scale_decay,
+                width_exponent=config.width_exponent)):
         raise ValueError(
-            "`network` must have averaging, tensor_step_size and a Global RNN with start='bold', "
-            f"got {config}.")
+            "`network` must have averaging, tensor_step_size and else the default switches but for "
+            f"update_scale_decay and width_exponent with start='bold', got {config}.")
     draft = _Draft(network)
-    units, tensor_units, scales = config.parameter_units, config.tensor_units, config.time_scales
-    last_product, fastest, slowest = 2 * scales - 2, 2 * scales - 1, 3 * scales - 2
+    units, tensor_units = config.parameter_units, config.tensor_units
+    last_product, fastest, slowest = _inputs(config)
     agreement, sign, one = range(3)
 
     for unit, start in ((agreement, 0.0), (sign, 1.0), (one, 1.0)):
-        draft.own("tensor", unit, start)
-        draft["tensor_to_parameter_kernel"][unit] = 0.0
-        for name in ("gates", "candidate"):
-            draft[f"tensor_rnn/{name}_kernel"][units + config.inputs + unit] = 0.0
-            draft[f"global_rnn/{name}_kernel"][unit] = 0.0
+        draft.private("tensor", unit, start)
     reads = draft["tensor_rnn/candidate_kernel"][:, agreement]
     reads[units + fastest], reads[units + slowest] = SLOPE, -SLOPE
     reads[units + last_product] = -SLOPE * ALLOWED
 
-    draft.own("global", 0, 0.0, kept=np.log(AGREED - 1.0))
-    for name in ("gates", "candidate"):
-        draft[f"global_rnn/{name}_kernel"][tensor_units] = 0.0
-    draft["global_to_parameter_kernel"][0] = 0.0
-    draft["global_to_tensor_kernel"][0] = 0.0
+    draft.private("global", 0, 0.0, kept=np.log(AGREED - 1.0))
     draft["global_rnn/candidate_kernel"][agreement, 0] = 2.0
 
     draft["global_to_tensor_kernel"][0, 2 * tensor_units + sign] = 8.0

@@ -152,6 +152,10 @@ def test_another_form_is_refused():
             suite="bowl", network={"kind": "coordinatewise_lstm"}, start="controlled"))
     with pytest.raises(ValueError, match="`network` must have averaging, tensor_step_size"):
         bold(HierarchicalRNN())
+    with pytest.raises(ValueError, match="`network` must have averaging, tensor_step_size"):
+        bold(HierarchicalRNN(HierarchicalRNNConfig(
+            step_size="normalized", averaging=0.9, tensor_step_size=True,
+            gradient_products=False)))
     with pytest.raises(ValueError, match="`start` must be 'drawn' with initial_weights"):
         TrainConfig(start="controlled", initial_weights="some.safetensors")
     with pytest.raises(ValueError, match="`start` must be one of"):
