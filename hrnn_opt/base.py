@@ -20,7 +20,7 @@ from hrnn_opt.layout import Layout
 # Fields of a `State` that end in an axis of tensors, and those of the model as a whole. The others
 # end in blocks and lanes.
 PER_TENSOR = ("tensor_hidden", "update_scale")
-PER_MODEL = ("global_hidden", "steps")
+PER_MODEL = ("global_hidden", "steps", "log_step_size")
 
 
 class State(NamedTuple):
@@ -38,6 +38,7 @@ class State(NamedTuple):
         update_scale: (2, ..., K) running mean square of each tensor's updates before they are
             scaled, and the sum of the weights in that mean.
         steps: (...) steps taken; with averaging.
+        log_step_size: (...) log of the factor of all updates; with alignment control.
         true_parameters: (..., B, L) the parameters themselves, where lookahead or averaging keeps
             the model elsewhere.
     """
@@ -52,6 +53,7 @@ class State(NamedTuple):
     global_hidden: Any = None
     update_scale: Any = None
     steps: Any = None
+    log_step_size: Any = None
     true_parameters: Any = None
 
 
@@ -105,7 +107,7 @@ class Network(keras.layers.Layer):
 
     def step(
         self, layout: Layout, state: State, gradient: Any, active: np.ndarray | None = None,
-        taken: Any | None = None,
+        taken: Any | None = None, offset: Any | None = None,
     ) -> tuple[State, Step]:
         """One step; arguments and results are those of `HierarchicalRNN.step`."""
         raise NotImplementedError
@@ -168,7 +170,7 @@ class Network(keras.layers.Layer):
 
     def stateless_step(
         self, meta_parameters: dict[str, Any], layout: Layout, state: State, gradient: Any,
-        active: np.ndarray | None = None, taken: Any | None = None,
+        active: np.ndarray | None = None, taken: Any | None = None, offset: Any | None = None,
     ) -> tuple[State, Step]:
         """`step` with the given meta-parameters in place of the network's own.
 
@@ -176,7 +178,7 @@ class Network(keras.layers.Layer):
             ValueError: if `meta_parameters` has not exactly the network's names.
         """
         with self._with(meta_parameters):
-            return self.step(layout, state, gradient, active, taken)
+            return self.step(layout, state, gradient, active, taken, offset)
 
     # Files, and the Hub. `hrnn_opt.weights`, which has the work, is built on this module.
 

@@ -46,12 +46,17 @@ class HierarchicalRNNConfig:
         width_exponent: with `step_size="normalized"`, updates of a tensor whose units have n inputs
             (the product of its axes but the last; vectors not counted) are multiplied by
             (n / 256)^-width_exponent; at least 0, below 1.
+        bounded_updates: with `update_scale_decay`, no single update has an RMS above 1 either:
+            after many small ones, a large one is not taken at its size.
         tensor_step_size: with `step_size="normalized"`, the Tensor RNN decides a factor of its
             tensor's updates, from 1/8 to 8.
         averaging: share of the running average of all iterates in the location at which gradients
             are taken; at least 0, below 1. The average is then what is trained (schedule-free
             learning, Defazio et al. 2024): its noise falls without the learning rate falling. 0
             for none. Not together with lookahead.
+        alignment_control: with `step_size="normalized"` and averaging, all updates have a factor
+            that grows or falls by how gradients are aligned with the way from the fast iterate to
+            the average.
         dynamic_output_scale: off, the step is 2 sigmoid(read-out) times the raw direction, with no
             log learning rate kept. Only for `step_size="learned"`.
         learnable_input_decay: off, the momentum decay is the constant 0.89.
@@ -74,9 +79,11 @@ class HierarchicalRNNConfig:
     lookahead: bool = False
     step_size: str = "learned"
     update_scale_decay: float = 0.0
+    bounded_updates: bool = False
     width_exponent: float = 0.0
     tensor_step_size: bool = False
     averaging: float = 0.0
+    alignment_control: bool = False
     dynamic_output_scale: bool = True
     learnable_input_decay: bool = True
     learnable_scale_decay: bool = True
@@ -117,6 +124,11 @@ class HierarchicalRNNConfig:
         check(self, "tensor_step_size", not self.tensor_step_size or (
             normalized and self.tensor_units),
             "False unless step_size='normalized' and there is a Tensor RNN")
+        check(self, "bounded_updates", not self.bounded_updates or self.update_scale_decay,
+              "False where `update_scale_decay` is 0")
+        check(self, "alignment_control", not self.alignment_control or (
+            normalized and self.averaging),
+            "False unless step_size='normalized' and there is averaging")
         check(self, "dynamic_output_scale", self.dynamic_output_scale or not normalized,
               "True with step_size='normalized'")
 

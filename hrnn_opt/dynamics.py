@@ -63,7 +63,8 @@ def log_learning_rate(
     normalized: log(learning_rate) + eta - log(scale), where scale is the running RMS of the
         tensor's updates before they are scaled. Without `update_scale_decay` that is not kept: it
         is then the RMS of exp(eta), that of directions which are all of one size. NaN before the
-        tensor's first gradient. With `tensor_step_size`, the log of the tensor's factor is added.
+        tensor's first gradient. With `tensor_step_size`, the log of the tensor's factor is added;
+        with `alignment_control`, that of the model's. Bounded updates may be smaller than that.
     without dynamic output scale: log(learning_rate * 2 sigmoid(read-out)).
 
     With averaging, it is the fast iterate that moves so far.
@@ -89,6 +90,8 @@ def log_learning_rate(
         if config.tensor_step_size:
             rate = rate + TENSOR_LOG_STEP_BOUND * np.tanh(
                 meta_parameters["tensor_step_size_weights"] @ np.ravel(state.tensor_hidden))
+        if config.alignment_control:
+            rate = rate + state.log_step_size
         return rate - 0.5 * np.log(mean_square + _MEAN_SQUARE_EPSILON)
 
 

@@ -127,7 +127,7 @@ class CoordinatewiseLSTM(Network):
 
     def step(
         self, layout: Layout, state: State, gradient: Any, active: np.ndarray | None = None,
-        taken: Any | None = None,
+        taken: Any | None = None, offset: Any | None = None,
     ) -> tuple[State, Step]:
         """One step: theta <- theta + output_scale * read-out (equation 3)."""
         units = self.config.units

@@ -31,6 +31,12 @@ CONSTANT_SCALE_DECAY = 0.93
 LEARNED_LOG_RATE_BOUND = 33.0
 NORMALIZED_LOG_RATE_BOUND = 6.0
 TENSOR_LOG_STEP_BOUND = math.log(8.0)
+# Of the factor that alignment steers, either way.
+LOG_STEP_SIZE_BOUND = math.log(1e4)
+# How alignment steers it before training. The cosine of gradients with the way to the average is
+# about the target at rates that train networks well; the slope tells a good rate from half of it;
+# the gain is a power of the number of steps; and control wanes after so many of them.
+_ALIGNMENT_START = {"target": -0.03, "slope": 33.0, "gain": 1.0, "log_steps": math.log(500.0)}
 # Inputs of a unit at which `width_exponent` changes nothing.
 REFERENCE_WIDTH = 256
 # Squares of larger gradients overflow 32-bit floats.
@@ -41,7 +47,7 @@ _MOVED = ("hidden", "averages", "mean_squares", "input_decay", "scale_decay", "l
 # Parameters of a model that are moved at a time: as many as what is computed of them on the way
 # fits into a processor's cache; on an accelerator, as many as keep it busy; and operation by
 # operation, as many as make what it takes to call one small.
-_AT_ONCE = {"cpu": 2**14, "accelerator": 2**20, "eager": 2**16}
+_AT_ONCE = {"cpu": 2**14, "accelerator": 2**20, "eager": 2**15}
 # Spread of the direction's and the decays' read-outs, and biases of the decays, before training.
 _PAPER_START = {"direction": 0.5, "read_out": 0.5, "input_decay": 2.2, "scale_decay": 3.2}
 # With averaging, momentum is the average's business: the start is close to the newest gradient over
@@ -71,9 +77,8 @@ def move_average(
         The new x, and the new x - y.
     """
     share = 1.0 - averaging
-    fast = true - offset / share - move
-    true = true + weight * (fast - true)
-    return true, share * (true - fast)
+    behind = offset / share + move  # x - z
+    return true - weight * behind, share * (1.0 - weight) * behind
 
 
 def _roots(x: Any, count: int) -> Any:
@@ -172,7 +177,7 @@ def _in_turn(layout: Layout, gradient: Any) -> bool:
 def _in_pieces(gradient: Any) -> bool:
     """Whether a step works through the blocks in pieces: on PyTorch, where Keras runs it operation
     by operation."""
-    if keras.backend.backend() != "torch" or len(gradient.shape) > 2:
+    if keras.backend.backend() != "torch" or len(gradient.shape) != 2:
         return False
     import torch
 
@@ -283,6 +288,10 @@ class HierarchicalRNN(Network):
         if config.tensor_step_size:
             self.tensor_step_size_weights = weight(
                 "tensor_step_size_weights", (config.tensor_units,), "zeros")
+        if config.alignment_control:
+            for name, value in _ALIGNMENT_START.items():
+                setattr(self, f"alignment_{name}", weight(
+                    f"alignment_{name}", (), keras.initializers.Constant(value)))
         if config.keeps_log_learning_rate and config.step_size == "learned":
             self.step_size_offset = weight(
                 "step_size_offset", (), keras.initializers.Constant(-1.0))
@@ -332,7 +341,8 @@ class HierarchicalRNN(Network):
             if not config.learned_start_vectors:
                 return ops.zeros((units, *shape))
             vector = ops.reshape(getattr(self, name), (units,) + (1,) * len(shape))
-            return ops.broadcast_to(vector, (units, *shape))
+            # In memory of its own, to be written over.
+            return ops.copy(ops.broadcast_to(vector, (units, *shape)))
 
         scales = config.time_scales
         return State(
@@ -350,6 +360,7 @@ class HierarchicalRNN(Network):
             update_scale=(
                 ops.zeros((2, *models, layout.tensors)) if config.update_scale_decay else None),
             steps=ops.zeros(models) if config.averaging else None,
+            log_step_size=ops.zeros(models) if config.alignment_control else None,
             true_parameters=(
                 ops.convert_to_tensor(parameters) if config.attends else None),
         )
@@ -362,7 +373,7 @@ class HierarchicalRNN(Network):
 
     def step(
         self, layout: Layout, state: State, gradient: Any, active: np.ndarray | None = None,
-        taken: Any | None = None,
+        taken: Any | None = None, offset: Any | None = None,
     ) -> tuple[State, Step]:
         """One step of the learned optimizer.
 
@@ -373,7 +384,10 @@ class HierarchicalRNN(Network):
             active: (K,) booleans, at least one true: the tensors that have a gradient at this step.
                 The others stay as they are, and the Global RNN does not see them. None: all.
             taken: () boolean: whether the step is taken. If not, the new state is the old one, and
-                the step is not to be used. None: it is.
+                the step is not to be used. The old state may be overwritten by the new one, on
+                PyTorch. None: it is taken, and the old state stays.
+            offset: (..., B, L) with alignment control, the average less the location of the
+                gradient, as in `move_average`.
 
         Returns:
             The new state (with `true_parameters` as they were: the caller moves them, since the
@@ -385,27 +399,30 @@ class HierarchicalRNN(Network):
         arguments = (
             of_parameters, gradient, self._parameter_bias(layout, state),
             self._mean_log_rate(layout, state), layout.used_lanes)
-        in_turn = taken is not None and active is None and _in_turn(layout, gradient)
-        if in_turn:
-            moved = self._moved_in_turn(*arguments, taken)
+        # Where it lies, the new state takes the place of the old one.
+        guarded = taken if active is None else None
+        in_place = guarded is not None and (_in_turn(layout, gradient) or _in_pieces(gradient))
+        if in_place and backend.compiled_by_xla():
+            moved = self._moved_in_turn(*arguments, guarded)
         elif _in_pieces(gradient):
-            moved = self._moved_in_pieces(*arguments)
+            moved = self._moved_in_pieces(*arguments, guarded)
         else:
             moved = self._moved(*arguments)
         tensor_hidden, global_hidden = self._upper_levels(
             state, layout.mean_of_blocks(moved.children), active)
         updates, update_scale = self._sized(layout, state, moved, tensor_hidden)
         steps, weight = self._averaging(state)
+        log_step_size = self._log_step_size(layout, state, gradient, offset, active)
 
         new_state = moved.state._replace(
             tensor_hidden=tensor_hidden, global_hidden=global_hidden, update_scale=update_scale,
-            steps=steps, true_parameters=state.true_parameters)
+            steps=steps, log_step_size=log_step_size, true_parameters=state.true_parameters)
         update, attended_update = updates if config.lookahead else (*updates, None)
         if active is not None:
             new_state, update, attended_update = self._keep_inactive(
                 layout, active, state, new_state, update, attended_update)
         if taken is not None:
-            kept = (*PER_TENSOR, *PER_MODEL) if in_turn else State._fields
+            kept = (*PER_TENSOR, *PER_MODEL) if in_place else State._fields
             new_state = self._keep_unless(taken, state, new_state, kept)
         return new_state, Step(update, attended_update, weight)
 
@@ -493,31 +510,40 @@ class HierarchicalRNN(Network):
             children[..., 0], squares[..., 0])
 
     def _moved_in_pieces(
-        self, state: State, gradient: Any, bias: Any, mean_log_rate: Any, used_lanes: Any
+        self, state: State, gradient: Any, bias: Any, mean_log_rate: Any, used_lanes: Any,
+        taken: Any | None,
     ) -> _Moved:
-        """As `_moved`, some blocks after the others, for the same reasons as in turn."""
+        """As `_moved`, some blocks after the others, for the same reasons as in turn. The new state
+        is written over the old one where the caller says whether the step is `taken`, and nothing
+        is written if it is not; else it is a state of its own."""
+        config = self.config
+        after = state
+        if taken is None:
+            after = State(*(None if x is None else ops.copy(x) for x in state))
         if used_lanes is not None:
             used_lanes = ops.convert_to_tensor(used_lanes)
-        blocks, lanes = gradient.shape[-2:]
+        blocks, lanes = gradient.shape
         size = max(1, _AT_ONCE["eager"] // lanes)
-        pieces = []
+        updates = [ops.zeros((blocks, lanes)) for _ in range(1 + config.lookahead)]
+        children = ops.zeros((config.parameter_units + config.inputs, blocks))
+        squares = ops.zeros((len(updates), blocks))
         for first in range(0, blocks, size):
             def some(x: Any, first: int = first) -> Any:
                 whole = x is None or x.shape[-2] == 1
                 return x if whole else x[..., first : first + size, :]
 
-            pieces.append(self._moved(
+            moved = self._moved(
                 State(*map(some, state)), *map(some, (gradient, bias, mean_log_rate)),
-                None if used_lanes is None else used_lanes[first : first + size]))
-
-        def joined(parts: Sequence[Any], axis: int = -2) -> Any:
-            return None if parts[0] is None else ops.concatenate(parts, axis=axis)
-
-        return _Moved(
-            State(*map(joined, zip(*(piece.state for piece in pieces)))),
-            [joined(parts) for parts in zip(*(piece.updates for piece in pieces))],
-            joined([piece.children for piece in pieces], -1),
-            joined([piece.squares for piece in pieces], -1))
+                None if used_lanes is None else used_lanes[first : first + size])
+            if taken is None or taken:
+                for whole, part in zip(after, moved.state):
+                    if whole is not None:
+                        some(whole).copy_(part)
+            for whole, part in zip(updates, moved.updates):
+                some(whole).copy_(part)
+            children[:, first : first + size] = moved.children
+            squares[:, first : first + size] = moved.squares
+        return _Moved(after, updates, children, squares)
 
     def _scaled_averages(self, state: State, gradient: Any) -> tuple[Any, Any, Any]:
         """Momentum at several time scales (3.3.2) and dynamic input scaling (3.3.3).
@@ -649,7 +675,8 @@ class HierarchicalRNN(Network):
 
         learned: exp(eta + c_step) d / RMS(d) (the attended location has no offset);
         normalized: u / RMS(u) with u = exp(eta) d, where with an update scale the mean square of u
-        is a running one, corrected for its start as Adam's are; times a factor of the tensor's;
+        is a running one, corrected for its start as Adam's are (where updates are bounded, that of
+            u itself if it is larger); times factors of the tensor's and the model's;
         without dynamic output scale: 2 sigmoid(.) d.
         """
         config = self.config
@@ -658,13 +685,17 @@ class HierarchicalRNN(Network):
         factor, scales, sized = 1.0, [], []
         if config.step_size == "normalized":
             factor = self._tensor_factor(layout, tensor_hidden)
+        if config.alignment_control:
+            factor = factor * ops.expand_dims(ops.exp(state.log_step_size), -1)
         mean_squares = ops.unstack(layout.mean_of_blocks(moved.squares), len(moved.updates))
         for update, mean_square in zip(moved.updates, mean_squares):
             if config.update_scale_decay:
                 decay = config.update_scale_decay
                 scale = decay * state.update_scale + (1.0 - decay) * ops.stack(
                     [mean_square, ops.ones_like(mean_square)])
-                mean_square = scale[0] / scale[1]
+                newest, mean_square = mean_square, scale[0] / scale[1]
+                if config.bounded_updates:
+                    mean_square = ops.maximum(mean_square, newest)
                 scales.append(scale)
             sized.append(update * layout.to_lanes(
                 factor * ops.rsqrt(mean_square + _MEAN_SQUARE_EPSILON)))
@@ -686,6 +717,41 @@ class HierarchicalRNN(Network):
             return None, None
         steps = state.steps + 1.0
         return steps, 2.0 / (steps + 1.0)
+
+    def _log_step_size(
+        self, layout: Layout, state: State, gradient: Any, offset: Any, active: np.ndarray | None
+    ) -> Any | None:
+        """(...) log of the factor of all updates, after this step.
+
+        s <- s + gain / ((t + 1) (1 + t / steps)) tanh(slope (cos(g, x - y) - target)) at step t.
+
+        x - y, the way from the fast iterate to the average (`move_average`), is made of earlier
+        updates, and the gradient's noise is new, so that the cosine has no bias. While the average
+        only lags behind, gradients point along it: the cosine is positive, and larger steps would
+        have gone further. Once the fast iterate strays about a valley by noise, more so the larger
+        its steps are, gradients point back to the average: it is negative.
+        """
+        if not self.config.alignment_control:
+            return None
+        # Squares of what is far from 1 leave 32 bits.
+        largest = ops.max(ops.abs(gradient), axis=(-2, -1), keepdims=True)
+        gradient = gradient / ops.where(largest > 0, largest, 1.0)
+        if active is not None:
+            offset = ops.where(
+                layout.to_lanes(ops.convert_to_tensor(np.asarray(active, bool))), offset, 0.0)
+        product, *squares = (
+            ops.sum(block_sums(a * b, layout.used_lanes), axis=-1)
+            for a, b in ((gradient, offset), (gradient, gradient), (offset, offset)))
+        norms = squares[0] * squares[1]
+        known = norms > 0
+        cosine = product * ops.rsqrt(ops.where(known, norms, 1.0))
+        step = state.steps + 1.0
+        gain = self.alignment_gain / (
+            (step + 1.0) * (1.0 + step / ops.exp(self.alignment_log_steps)))
+        change = gain * ops.tanh(self.alignment_slope * (cosine - self.alignment_target))
+        return ops.clip(
+            state.log_step_size + ops.where(known, change, 0.0),
+            -LOG_STEP_SIZE_BOUND, LOG_STEP_SIZE_BOUND)
 
     def _input_decay(self, state: State, read: dict[str, Any]) -> Any:
         if self.config.time_scales == 1:

@@ -19,7 +19,7 @@ from hrnn_opt.sharding import layout_of
 
 STATE_DTYPES = ("float32", "bfloat16")
 # Counts and slow averages of single numbers, which half the bits cannot hold.
-_WIDE = ("steps", "update_scale")
+_WIDE = ("steps", "update_scale", "log_step_size")
 
 
 @keras.saving.register_keras_serializable(package="hrnn_opt")
@@ -321,21 +321,25 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
             for i, shape in zip(self._members, layout.shapes)])
         finite = ops.all(ops.isfinite(gradient))
         old = self._held_state()
-        new, step = self._step(layout, old, gradient, None if active.all() else active, finite)
+        new, step = self._step(
+            layout, old, gradient, None if active.all() else active, finite,
+            ops.convert_to_tensor(self._offset) if self.attends else None)
+        # Eagerly, what is no longer needed would only be in the way.
+        del gradient, old
 
         rate = ops.cast(learning_rate, "float32")
-        moves = layout.unflatten(rate * step.update)
+        moves = layout.unflatten(step.update)
         averaging = self.network_config.averaging
         if self.attends:
             offsets = layout.unflatten(self._offset)
         if self.lookahead:
-            looks = layout.unflatten(rate * step.attended_update)
+            looks = layout.unflatten(step.attended_update)
         for k in np.flatnonzero(active):
             variable = given[self._members[k]][1]
             start = _at_least_32_bits(variable)
             if self.attends:
                 start = start + ops.cast(offsets[k], start.dtype)
-            move = ops.cast(moves[k], start.dtype)
+            move = ops.cast(rate * moves[k], start.dtype)
             if self.weight_decay is not None and self._use_weight_decay(variable):
                 decay = start * ops.cast(rate * self.weight_decay, start.dtype)
                 start, move = (start, move + decay) if averaging else (start - decay, move)
@@ -347,7 +351,7 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
             else:
                 moved = location = start - move
             if self.lookahead:
-                location = start - ops.cast(looks[k], start.dtype)
+                location = start - ops.cast(rate * looks[k], start.dtype)
             if self.attends:
                 moved, location = _constrained(variable, moved), _constrained(variable, location)
             location = ops.cast(location, variable.dtype)

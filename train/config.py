@@ -32,7 +32,7 @@ class TrainConfig:
         network: switches of the `HierarchicalRNN`, where they differ from its own defaults; or
             `{"kind": "coordinatewise_lstm"}`.
         start: the meta-parameters to start from: `drawn` as in the released program, or with a rule
-            written into them, `controlled` or `bold` (train/starts.py).
+            written into them, `controlled` (train/starts.py).
         initial_weights: a weights file to start from instead, or "".
         trainable: a regular expression: the meta-parameters whose whole names it matches are
             trained, the others stay as they are.

@@ -26,11 +26,6 @@ CONTROLLED = 400.0
 CLOCKS = (300.0, 3000.0, 30000.0)
 STEP_SIZE_OFFSET = -2.0
 INPUT_DECAY = 0.5
-# Of the bold start: how sharply agreement is told from its lack, how much of the latter passes as
-# agreement, relative to the products of the slowest averages, and over how many steps.
-SLOPE = 8.0
-ALLOWED = 0.2
-AGREED = 30.0
 # Share of its state that a unit keeps at a step, as the drawn ones do: 1 / (1 + exp(-2.2)).
 _KEPT = 2.2
 
@@ -64,19 +59,16 @@ class _Draft:
         if level == "parameter":
             self["direction_weights"][unit] = 0.0
 
-    def private(self, level: str, unit: int, start: float, kept: float = _KEPT) -> None:
-        """A unit of an upper level that, besides, no other one reads."""
-        self.own(level, unit, start, kept)
+    def clock(self, unit: int, steps: float) -> None:
+        """A unit of the model that falls from 1 as exp(-t / steps), its candidate being 0, and that
+        no other one reads."""
+        self.own("global", unit, 1.0, kept=np.log(steps - 1.0))
         for name, numbers in self.numbers.items():
-            if name.startswith(f"{level}_to_"):
+            if name.startswith("global_to_"):
                 numbers[unit] = 0.0
         for part in ("gates", "candidate"):
-            # States come last among what a level reads; those of tensors are all that the model's
-            # level reads beside its own.
-            kernel = self[f"{level}_rnn/{part}_kernel"]
-            kernel[unit - len(self[f"{level}_start"])] = 0.0
-            if level == "tensor":
-                self[f"global_rnn/{part}_kernel"][unit] = 0.0
+            # States come last among what a level reads.
+            self[f"global_rnn/{part}_kernel"][unit - len(self["global_start"])] = 0.0
 
     def assign(self) -> None:
         for name, variable in self.network.meta_parameters.items():
@@ -132,8 +124,7 @@ def controlled(network: HierarchicalRNN) -> None:
     to_parameter = draft["global_to_parameter_kernel"]
     clocks = range(1, 2 + len(CLOCKS))
     for clock, steps in zip(clocks, (CONTROLLED, *CLOCKS)):
-        # From 1, exp(-t / steps): its candidate is 0.
-        draft.private("global", clock, 1.0, kept=np.log(steps - 1.0))
+        draft.clock(clock, steps)
     to_parameter[0, 2 * units + signal] = 3.0
 
     # What is read at a step moves the mean of log learning rates by this share of it.
@@ -156,54 +147,5 @@ def controlled(network: HierarchicalRNN) -> None:
     draft.assign()
 
 
-def bold(network: HierarchicalRNN) -> None:
-    """Write into a drawn network of the averaging form that steps grow where gradients agree.
-
-    The unit 0 of each tensor compares the mean square of the slowest average with that of the
-    fastest: they are alike where successive gradients agree. It also reads the products of the
-    slowest averages, which say how much of a difference passes as agreement; parameters without
-    gradients have neither difference nor products, and do not count. The model's unit 0 is the mean
-    of that over tensors and over some 30 steps. Where it is well below 0, as in problems without
-    noise whose steps are too small to turn gradients back, the unit 1 of each tensor leaves 1, and
-    its updates grow up to 8 times. Elsewhere nothing changes.
-
-    Args:
-        network: normalized, with averaging and tensor step sizes, and else with all of the paper's
-            features but lookahead; changed.
-
-    Raises:
-        ValueError: for a network of another form.
-    """
-    config = network.config
-    if not (isinstance(config, HierarchicalRNNConfig) and config.averaging
-            and config == HierarchicalRNNConfig(
-                step_size="normalized", averaging=config.averaging, tensor_step_size=True,
-                update_scale_decay=config.update_scale_decay,
-                width_exponent=config.width_exponent)):
-        raise ValueError(
-            "`network` must have averaging, tensor_step_size and else the default switches but for "
-            f"update_scale_decay and width_exponent with start='bold', got {config}.")
-    draft = _Draft(network)
-    units, tensor_units = config.parameter_units, config.tensor_units
-    last_product, fastest, slowest = _inputs(config)
-    agreement, sign, one = range(3)
-
-    for unit, start in ((agreement, 0.0), (sign, 1.0), (one, 1.0)):
-        draft.private("tensor", unit, start)
-    reads = draft["tensor_rnn/candidate_kernel"][:, agreement]
-    reads[units + fastest], reads[units + slowest] = SLOPE, -SLOPE
-    reads[units + last_product] = -SLOPE * ALLOWED
-
-    draft.private("global", 0, 0.0, kept=np.log(AGREED - 1.0))
-    draft["global_rnn/candidate_kernel"][agreement, 0] = 2.0
-
-    draft["global_to_tensor_kernel"][0, 2 * tensor_units + sign] = 8.0
-    draft["tensor_rnn/candidate_bias"][sign] = 4.0
-    # Its gate lets nothing through: it stays at its start.
-    draft["tensor_rnn/gates_bias"][tensor_units + one] = 30.0
-    draft["tensor_step_size_weights"][[sign, one]] = -1.5, 1.5
-    draft.assign()
-
-
 STARTS: dict[str, Callable[[HierarchicalRNN], None]] = {
-    "drawn": lambda network: None, "controlled": controlled, "bold": bold}
+    "drawn": lambda network: None, "controlled": controlled}

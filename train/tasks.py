@@ -58,7 +58,8 @@ class Tasks(NamedTuple):
 # Where the models' axis is in each field of a `State`.
 _MODELS_AXIS = State(
     hidden=1, averages=1, mean_squares=1, input_decay=0, scale_decay=0, log_learning_rate=0,
-    tensor_hidden=1, global_hidden=1, update_scale=1, steps=0, true_parameters=0)
+    tensor_hidden=1, global_hidden=1, update_scale=1, steps=0, log_step_size=0,
+    true_parameters=0)
 
 
 def _select(condition: jax.Array, new: jax.Array, old: jax.Array, axis: int = 0) -> jax.Array:
@@ -225,19 +226,21 @@ class Family:
             jax.vmap(self.problem.gradient)(tensors, tasks.instance, batch))
         if not self.config.second_derivatives:
             gradient = jax.lax.stop_gradient(gradient)
-        state, step = self.network.stateless_step(meta, self.layout, state, gradient)
+        config = self.network.config
+        away = state.true_parameters - location if config.attends else None
+        state, step = self.network.stateless_step(
+            meta, self.layout, state, gradient, offset=away)
         rate = tasks.learning_rate
         if self.config.learning_rate_schedule == "cosine":
             done = (tasks.step + offset) / tasks.horizon
             rate = rate * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(done, 0.0, 1.0)))
         rate = rate[:, None, None]
-        config = self.network.config
         if not config.attends:
             return location - rate * step.update, state
         true = state.true_parameters
         if config.averaging:
             true, offset = move_average(
-                config.averaging, true, true - location, rate * step.update,
+                config.averaging, true, away, rate * step.update,
                 step.averaging_weight[:, None, None])
             return true - offset, state._replace(true_parameters=true)
         state = state._replace(true_parameters=true - rate * step.update)

@@ -53,9 +53,13 @@ class Reference:
             for n, rates in zip(sizes, log_rates)
         ]
         self.h2 = start("global_start", config.global_units) if config.global_units else None
+        self.log_step_size, self.steps = 0.0, 0
 
-    def step(self, gradients):
-        """Updates and attended updates of the tensors; None where the gradient is None."""
+    def step(self, gradients, offsets=None):
+        """Updates and attended updates of the tensors; None where the gradient is None.
+
+        offsets: of the average from where the gradients are, for each tensor.
+        """
         config, meta = self.config, self.meta
         mean_rate = np.concatenate([t["eta_bar"] for t in self.tensors]).mean()
         results, old_h2 = [], self.h2
@@ -129,7 +133,20 @@ class Reference:
             h1 = [t["h1"] for t, g in zip(self.tensors, gradients) if g is not None]
             self.h2 = gru(
                 meta, "global_rnn", np.mean(h1, axis=0), old_h2, np.zeros(3 * config.global_units))
+        if config.alignment_control:
+            self._align(*(np.concatenate(parts) for parts in zip(*(
+                (g, x) for g, x in zip(gradients, offsets) if g is not None))))
         return results
+
+    def _align(self, g, x):
+        meta = self.meta
+        self.steps += 1
+        if not g.any() or not x.any():
+            return
+        cosine = g @ x / np.sqrt(g @ g) / np.sqrt(x @ x)
+        wane = 1 + self.steps / np.exp(meta["alignment_log_steps"])
+        self.log_step_size += meta["alignment_gain"] / (self.steps + 1) / wane * np.tanh(
+            meta["alignment_slope"] * (cosine - meta["alignment_target"]))
 
     def _log_rate(self, tensor, change):
         bound = 6 if self.config.step_size == "normalized" else 33
@@ -145,13 +162,16 @@ class Reference:
         eta = self._log_rate(tensor, change)
         if config.step_size == "normalized":
             u = np.exp(eta) * d
-            factor = 1.0
+            factor = np.exp(self.log_step_size)
             if config.tensor_step_size:
                 factor = 8 ** np.tanh(tensor["h1"] @ meta["tensor_step_size_weights"])
             if config.update_scale_decay:
                 tensor["squares"].insert(0, (u**2).mean())
                 weights = config.update_scale_decay ** np.arange(len(tensor["squares"]))
-                return factor * u / np.sqrt(np.average(tensor["squares"], weights=weights) + 1e-16)
+                square = np.average(tensor["squares"], weights=weights)
+                if config.bounded_updates:
+                    square = max(square, tensor["squares"][0])
+                return factor * u / np.sqrt(square + 1e-16)
             return factor * u / np.sqrt((u**2).mean() + 1e-16)
         offset = meta["step_size_offset"] if name == "direction" else 0.0
         return np.exp(eta + offset) * d / np.sqrt((d**2).mean() + 1e-16)

@@ -27,7 +27,7 @@ FORMS = {
     "normalized": dict(step_size="normalized"),
     "averaging": dict(
         step_size="normalized", averaging=0.9, update_scale_decay=0.99, tensor_step_size=True,
-        width_exponent=0.5),
+        width_exponent=0.5, alignment_control=True),
     "no output scale": dict(dynamic_output_scale=False),
     "one scale, one level": dict(time_scales=1, tensor_units=0, global_units=0),
 }
@@ -92,6 +92,8 @@ def by_hand(opt: HierarchicalLOpt, before: list[np.ndarray]) -> dict[str, float]
             factors = np.tanh(network["tensor_step_size_weights"] @ flat(state.tensor_hidden, 1))
             columns["rate"] = [
                 r + np.log(8) * factor for r, factor in zip(columns["rate"], factors)]
+        if config.alignment_control:
+            columns["rate"] = [r + float(flat(state.log_step_size)[0]) for r in columns["rate"]]
     columns["true"] = [flat(x) for x in opt.true_parameters()]
     columns["update"] = [a - b.ravel() for a, b in zip(columns["true"], before)]
     if opt.attends:

@@ -57,10 +57,12 @@ def test_the_variables_move_as_the_reference_says(lookahead):
     assert_close([np.reshape(v, -1) for v in values(opt.true_parameters())], true, 1e-6)
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.6])
-def test_with_averaging_the_average_of_a_fast_iterate_is_trained(decay):
+@pytest.mark.parametrize("switches", [
+    {}, {"update_scale_decay": 0.6},
+    {"update_scale_decay": 0.6, "bounded_updates": True, "alignment_control": True}])
+def test_with_averaging_the_average_of_a_fast_iterate_is_trained(switches):
     pretrained, grads = weights(
-        step_size="normalized", averaging=0.8, update_scale_decay=decay), gradients(5)
+        step_size="normalized", averaging=0.8, **switches), gradients(8)
     moved, opt = trained(
         grads, weights=pretrained, learning_rate=0.5, initial_learning_rate=None, weight_decay=0.1)
     sizes = [int(np.prod(shape)) for shape in SHAPES]
@@ -70,12 +72,17 @@ def test_with_averaging_the_average_of_a_fast_iterate_is_trained(decay):
     iterates = [[x] for x in start]
     average = start
     for step in grads:
-        moves = [move for move, _ in reference.step([g.reshape(-1) for g in step])]
+        offsets = [0.2 * (x - z[-1]) for z, x in zip(iterates, average)]
+        moves = [move for move, _ in reference.step([g.reshape(-1) for g in step], offsets)]
         for z, x, move in zip(iterates, average, moves):
             z.append(z[-1] - 0.5 * move - 0.5 * 0.1 * x)
         # An iterate counts in proportion to its number; the start does not count.
         average = [np.average(z[1:], axis=0, weights=np.arange(1, len(z))) for z in iterates]
-    located = [0.2 * z[-1] + 0.8 * x for z, x in zip(iterates, average)]
+        located = [0.2 * z[-1] + 0.8 * x for z, x in zip(iterates, average)]
+    if pretrained.config.alignment_control:
+        log_step_size = float(ops.convert_to_numpy(opt.state().log_step_size))
+        assert abs(log_step_size) > 0.1
+        assert log_step_size == pytest.approx(reference.log_step_size, rel=1e-4)
     assert_close([v.reshape(-1) for v in moved], located, 5e-6)
     assert_close([np.reshape(v, -1) for v in values(opt.true_parameters())], average, 5e-6)
     assert not opt.lookahead and opt.attends

@@ -14,7 +14,9 @@ from tests.hrnn_opt.support import apply, values, variables, weights
 SHAPES = (((3, 2), (2,), ()), ((1,), (0, 4), (5, 1, 2)), ((8,), (64,)))
 FORMS = {
     "learned": dict(lookahead=True),
-    "normalized": dict(step_size="normalized", averaging=0.9, update_scale_decay=0.99),
+    "normalized": dict(
+        step_size="normalized", averaging=0.9, update_scale_decay=0.99, bounded_updates=True,
+        alignment_control=True),
 }
 PATTERNS = ("normal", "zeros", "constant", "sparse", "one entry")
 

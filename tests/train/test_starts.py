@@ -13,7 +13,7 @@ from hrnn_opt.layout import Layout
 from hrnn_opt.weights import resolve
 from problems.datasets import Digits
 from train.config import TrainConfig
-from train.starts import bold, controlled
+from train.starts import controlled
 from train.tasks import Family
 from train.trainer import Trainer
 
@@ -83,45 +83,6 @@ def test_it_learns_from_initial_rates_three_decades_apart(network):
     assert losses(HierarchicalRNN(seed=0))[0] > 0.9
 
 
-@pytest.fixture(scope="module")
-def averaging() -> dict[str, HierarchicalRNN]:
-    """The averaging form as drawn, and with the bold start."""
-    config = HierarchicalRNNConfig(
-        step_size="normalized", averaging=0.9, update_scale_decay=0.99, width_exponent=0.5,
-        tensor_step_size=True)
-    networks = {name: HierarchicalRNN(config, seed=0) for name in ("drawn", "bold")}
-    bold(networks["bold"])
-    return networks
-
-
-def _after(network: HierarchicalRNN, problem: problems.Problem, steps: int):
-    """(M,) losses relative to the start, and (T, M, K) the tensors' states, after so many steps."""
-    config = TrainConfig(
-        models=4, unroll=steps, objective_every=steps, learning_rate=(1e-2, 1e-2))
-    family = Family([problem], network, config)
-    tasks = jax.jit(family.draw)(jax.random.key(0))
-    meta = {name: v.value for name, v in network.meta_parameters.items()}
-    done = jax.jit(lambda meta: family.unroll(meta, tasks, steps)[1])(meta)
-    losses = family.objective(done.instance, done.location, done.state) / done.first_objective
-    return losses, done.state.tensor_hidden
-
-
-def test_the_bold_start_takes_larger_steps_where_gradients_agree(averaging):
-    problem = problems.Quadratic(50)
-    drawn, _ = _after(averaging["drawn"], problem, 100)
-    losses, tensors = _after(averaging["bold"], problem, 100)
-    assert np.all(losses < 0.3 * drawn)
-    assert np.all(tensors[1] < 0.9)
-    assert np.all(tensors[2] == 1.0)
-
-
-def test_the_bold_start_leaves_noisy_training_as_it_is(averaging):
-    problem = problems.FullyConnected(
-        64, 10, (32,), data=Digits(), samples=1500, batch_size=32)
-    _, tensors = _after(averaging["bold"], problem, 100)
-    assert np.all(tensors[1] > 0.99)
-
-
 def test_training_starts_from_it(network):
     meta = Trainer(TrainConfig(suite="bowl", start="controlled")).meta
     for name, variable in network.meta_parameters.items():
@@ -135,14 +96,6 @@ def test_the_shipped_weights_of_the_papers_form_are_it(network):
         np.testing.assert_allclose(shipped.arrays[name], variable.value, rtol=1e-6)
 
 
-def test_the_shipped_default_is_the_bold_start(averaging):
-    shipped = resolve("default")
-    assert shipped.config == averaging["bold"].config
-    assert shipped.learning_rate == 1e-2
-    for name, variable in averaging["bold"].meta_parameters.items():
-        np.testing.assert_allclose(shipped.arrays[name], variable.value, rtol=1e-6)
-
-
 def test_another_form_is_refused():
     config = HierarchicalRNNConfig(lookahead=True)
     with pytest.raises(ValueError, match="`network` must have the default switches"):
@@ -150,12 +103,6 @@ def test_another_form_is_refused():
     with pytest.raises(ValueError, match="`network` must have the default switches"):
         Trainer(TrainConfig(
             suite="bowl", network={"kind": "coordinatewise_lstm"}, start="controlled"))
-    with pytest.raises(ValueError, match="`network` must have averaging, tensor_step_size"):
-        bold(HierarchicalRNN())
-    with pytest.raises(ValueError, match="`network` must have averaging, tensor_step_size"):
-        bold(HierarchicalRNN(HierarchicalRNNConfig(
-            step_size="normalized", averaging=0.9, tensor_step_size=True,
-            gradient_products=False)))
     with pytest.raises(ValueError, match="`start` must be 'drawn' with initial_weights"):
         TrainConfig(start="controlled", initial_weights="some.safetensors")
     with pytest.raises(ValueError, match="`start` must be one of"):

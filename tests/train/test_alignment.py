@@ -1,0 +1,74 @@
+"""Alignment control: that it finds the size of steps by itself, as the shipped `default` does."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import problems
+from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig
+from hrnn_opt.weights import resolve
+from problems.datasets import Digits
+from train.config import TrainConfig
+from train.tasks import Family
+
+SWITCHES = dict(
+    step_size="normalized", averaging=0.9, update_scale_decay=0.99, bounded_updates=True,
+    width_exponent=0.5)
+NOISY = problems.FullyConnected(64, 10, (32,), data=Digits(), samples=1500, batch_size=32)
+
+
+@functools.cache
+def _trained(problem: problems.Problem, control: bool, rates: tuple[float, ...], steps: int = 1000):
+    """(M,) losses relative to the start, and rates after so many steps, of runs from these rates
+    that are alike in all else."""
+    network = HierarchicalRNN(
+        HierarchicalRNNConfig(**SWITCHES, alignment_control=control), seed=0)
+    config = TrainConfig(models=len(rates), unroll=steps, objective_every=steps)
+    family = Family([problem], network, config)
+    tasks = jax.jit(family.draw)(jax.random.key(0))
+    alike = tasks._replace(state=None)
+    alike = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), alike)
+    true = jnp.broadcast_to(alike.location[:1], alike.location.shape)
+    tasks = alike._replace(
+        state=tasks.state._replace(true_parameters=true), learning_rate=jnp.array(rates))
+    meta = {name: v.value for name, v in network.meta_parameters.items()}
+    done = jax.jit(lambda meta: family.unroll(meta, tasks, steps)[1])(meta)
+    losses = family.objective(done.instance, done.location, done.state) / done.first_objective
+    factor = np.exp(done.state.log_step_size) if control else 1.0
+    return np.array(losses), np.array(rates) * factor
+
+
+def test_rates_decades_apart_come_to_the_same():
+    rates = (1e-4, 1e-3, 1e-2)
+    losses, found = _trained(NOISY, True, rates)
+    assert np.max(losses) < 1.1 * np.min(losses)
+    assert np.max(found) < 4 * np.min(found)
+    uncontrolled, _ = _trained(NOISY, False, rates)
+    assert uncontrolled[0] > 3.0 * losses[0]
+
+
+def test_a_rate_that_is_too_high_falls():
+    (loss,), (found,) = _trained(NOISY, True, (0.3,))
+    (uncontrolled,), _ = _trained(NOISY, False, (0.3,))
+    assert found < 0.15
+    assert loss < 0.8 * uncontrolled
+
+
+@pytest.mark.parametrize("problem", [problems.Quadratic(50), problems.Rosenbrock()])
+def test_steps_grow_where_gradients_have_no_noise(problem):
+    (loss,), (found,) = _trained(problem, True, (1e-3,), 500)
+    (uncontrolled,), _ = _trained(problem, False, (1e-3,), 500)
+    assert found > 0.01
+    assert loss < 0.02 * uncontrolled
+
+
+def test_the_shipped_default_is_drawn_with_it():
+    shipped = resolve("default")
+    config = HierarchicalRNNConfig(**SWITCHES, alignment_control=True)
+    assert shipped.config == config
+    assert shipped.learning_rate == 2e-3
+    for name, variable in HierarchicalRNN(config, seed=0).meta_parameters.items():
+        np.testing.assert_allclose(shipped.arrays[name], variable.value, rtol=1e-6)
