@@ -34,9 +34,13 @@ TENSOR_LOG_STEP_BOUND = math.log(8.0)
 # Of the factor that alignment steers, either way.
 LOG_STEP_SIZE_BOUND = math.log(1e4)
 # How alignment steers it before training. The cosine of gradients with the way to the average is
-# about the target at rates that train networks well; the slope tells a good rate from half of it;
-# the gain is a power of the number of steps; and control wanes after so many of them.
-_ALIGNMENT_START = {"target": -0.03, "slope": 33.0, "gain": 1.0, "log_steps": math.log(500.0)}
+# about the target at rates that train networks well, 300 steps on, and falls with that power of
+# time; the slope tells a good rate from one that is half as large; the gain is a power of the
+# number of steps; and control wanes after so many of them.
+_ALIGNMENT_START = {"target": -0.03, "slope": 66.0, "gain": 1.0, "log_steps": math.log(2000.0)}
+_TARGET_STEP, _TARGET_POWER = 300.0, 0.25
+# Before, what is measured is mostly noise, whatever the target.
+_FIRST_TARGET_STEP = 10.0
 # Inputs of a unit at which `width_exponent` changes nothing.
 REFERENCE_WIDTH = 256
 # Squares of larger gradients overflow 32-bit floats.
@@ -723,7 +727,8 @@ class HierarchicalRNN(Network):
     ) -> Any | None:
         """(...) log of the factor of all updates, after this step.
 
-        s <- s + gain / ((t + 1) (1 + t / steps)) tanh(slope (cos(g, x - y) - target)) at step t.
+        At step t, s <- s + gain / ((t + 1) (1 + t / steps)) tanh(slope (cos(g, x - y) - r)), with
+        r = target (300 / t)^0.25.
 
         x - y, the way from the fast iterate to the average (`move_average`), is made of earlier
         updates, and the gradient's noise is new, so that the cosine has no bias. While the average
@@ -748,7 +753,9 @@ class HierarchicalRNN(Network):
         step = state.steps + 1.0
         gain = self.alignment_gain / (
             (step + 1.0) * (1.0 + step / ops.exp(self.alignment_log_steps)))
-        change = gain * ops.tanh(self.alignment_slope * (cosine - self.alignment_target))
+        target = self.alignment_target * ops.power(
+            ops.maximum(step, _FIRST_TARGET_STEP) / _TARGET_STEP, -_TARGET_POWER)
+        change = gain * ops.tanh(self.alignment_slope * (cosine - target))
         return ops.clip(
             state.log_step_size + ops.where(known, change, 0.0),
             -LOG_STEP_SIZE_BOUND, LOG_STEP_SIZE_BOUND)

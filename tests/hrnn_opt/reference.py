@@ -145,8 +145,9 @@ class Reference:
             return
         cosine = g @ x / np.sqrt(g @ g) / np.sqrt(x @ x)
         wane = 1 + self.steps / np.exp(meta["alignment_log_steps"])
+        target = meta["alignment_target"] * (300 / max(self.steps, 10)) ** 0.25
         self.log_step_size += meta["alignment_gain"] / (self.steps + 1) / wane * np.tanh(
-            meta["alignment_slope"] * (cosine - meta["alignment_target"]))
+            meta["alignment_slope"] * (cosine - target))
 
     def _log_rate(self, tensor, change):
         bound = 6 if self.config.step_size == "normalized" else 33
