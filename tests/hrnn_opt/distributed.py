@@ -22,7 +22,9 @@ STEPS = 4
 # The network moves ahead of the parameters, or an average follows it.
 WEIGHTS = {
     0.0: weights(lookahead=True),
-    0.9: weights(step_size="normalized", averaging=0.9),
+    0.9: weights(
+        step_size="normalized", averaging=0.9, update_scale_decay=0.9, bounded_updates=True,
+        alignment_control=True),
 }
 
 
