@@ -35,9 +35,9 @@ TENSOR_LOG_STEP_BOUND = math.log(8.0)
 LOG_STEP_SIZE_BOUND = math.log(1e4)
 # How alignment steers it before training. The cosine of gradients with the way to the average is
 # about the target at rates that train networks well, 300 steps on, and falls with that power of
-# time; the slope tells a good rate from one that is half as large; the gain is a power of the
+# time; the slope tells a good rate from half or twice of it; the gain is a power of the
 # number of steps; and control wanes after so many of them.
-_ALIGNMENT_START = {"target": -0.03, "slope": 66.0, "gain": 1.0, "log_steps": math.log(2000.0)}
+_ALIGNMENT_START = {"target": -0.03, "slope": 33.0, "gain": 1.0, "log_steps": math.log(500.0)}
 _TARGET_STEP, _TARGET_POWER = 300.0, 0.25
 # Before, what is measured is mostly noise, whatever the target.
 _FIRST_TARGET_STEP = 10.0

@@ -69,6 +69,6 @@ def test_the_shipped_default_is_drawn_with_it():
     shipped = resolve("default")
     config = HierarchicalRNNConfig(**SWITCHES, alignment_control=True)
     assert shipped.config == config
-    assert shipped.learning_rate == 3e-3
+    assert shipped.learning_rate == 2e-3
     for name, variable in HierarchicalRNN(config, seed=0).meta_parameters.items():
         np.testing.assert_allclose(shipped.arrays[name], variable.value, rtol=1e-6)
