@@ -233,7 +233,7 @@ def _states(optimizer: HierarchicalLOpt) -> list[State]:
         if field == "true_parameters":
             fields[field] = true_parameters(optimizer)
         elif value is None or field in PER_MODEL:
-            fields[field] = [value] * count
+            fields[field] = [None if value is None else _numpy(value)] * count
         elif field in PER_TENSOR:
             fields[field] = np.moveaxis(_numpy(value), -1, 0)
         else:
