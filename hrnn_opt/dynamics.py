@@ -232,8 +232,10 @@ def _states(optimizer: HierarchicalLOpt) -> list[State]:
     for field, value in optimizer.state()._asdict().items():
         if field == "true_parameters":
             fields[field] = true_parameters(optimizer)
-        elif value is None or field in PER_MODEL:
-            fields[field] = [None if value is None else _numpy(value)] * count
+        elif value is None:
+            fields[field] = [None] * count
+        elif field in PER_MODEL:
+            fields[field] = [_numpy(value)] * count
         elif field in PER_TENSOR:
             fields[field] = np.moveaxis(_numpy(value), -1, 0)
         else:

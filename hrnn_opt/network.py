@@ -405,11 +405,12 @@ class HierarchicalRNN(Network):
             self._mean_log_rate(layout, state), layout.used_lanes)
         # Where it lies, the new state takes the place of the old one.
         guarded = taken if active is None else None
-        in_place = guarded is not None and (_in_turn(layout, gradient) or _in_pieces(gradient))
-        if in_place and backend.compiled_by_xla():
-            moved = self._moved_in_turn(*arguments, guarded)
-        elif _in_pieces(gradient):
+        in_pieces = _in_pieces(gradient)
+        in_place = guarded is not None and (in_pieces or _in_turn(layout, gradient))
+        if in_pieces:
             moved = self._moved_in_pieces(*arguments, guarded)
+        elif in_place:
+            moved = self._moved_in_turn(*arguments, guarded)
         else:
             moved = self._moved(*arguments)
         tensor_hidden, global_hidden = self._upper_levels(

@@ -75,13 +75,6 @@ class _Draft:
             variable.assign(self.numbers[name])
 
 
-def _inputs(config: HierarchicalRNNConfig) -> tuple[int, int, int]:
-    """Where the parameters' inputs have the product of the two slowest averages, and the log mean
-    squares of the fastest and of the slowest: they are scaled averages, products, logs."""
-    scales = config.time_scales
-    return 2 * scales - 2, 2 * scales - 1, 3 * scales - 2
-
-
 def controlled(network: HierarchicalRNN) -> None:
     """Write a rule for the learning rate into a drawn network of the paper's form.
 
@@ -104,8 +97,9 @@ def controlled(network: HierarchicalRNN) -> None:
             "`network` must have the default switches with start='controlled', got "
             f"{network.config}.")
     config, draft = network.config, _Draft(network)
-    units = config.parameter_units
-    last_product, fastest, slowest = _inputs(config)
+    units, scales = config.parameter_units, config.time_scales
+    # The parameters' inputs: scaled averages, products, logs of mean squares; see `_inputs`.
+    last_product, fastest, slowest = 2 * scales - 2, 2 * scales - 1, 3 * scales - 2
     allowed, signal, schedule, active = range(4)
 
     for unit in (allowed, signal, schedule):
@@ -141,7 +135,7 @@ def controlled(network: HierarchicalRNN) -> None:
 
     for name, factor in (("direction", 0.1), ("input_decay", 0.2), ("scale_decay", 0.2)):
         draft[f"{name}_weights"][:] *= factor
-    draft["direction_shortcut"][:] = 1.0 / config.time_scales
+    draft["direction_shortcut"][:] = 1.0 / scales
     draft["input_decay_bias"][...] = np.log(INPUT_DECAY / (1.0 - INPUT_DECAY))
     draft["step_size_offset"][...] = STEP_SIZE_OFFSET
     draft.assign()

@@ -165,7 +165,7 @@ class Reference:
             u = np.exp(eta) * d
             factor = np.exp(self.log_step_size)
             if config.tensor_step_size:
-                factor = 8 ** np.tanh(tensor["h1"] @ meta["tensor_step_size_weights"])
+                factor *= 8 ** np.tanh(tensor["h1"] @ meta["tensor_step_size_weights"])
             if config.update_scale_decay:
                 tensor["squares"].insert(0, (u**2).mean())
                 weights = config.update_scale_decay ** np.arange(len(tensor["squares"]))

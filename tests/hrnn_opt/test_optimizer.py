@@ -59,7 +59,8 @@ def test_the_variables_move_as_the_reference_says(lookahead):
 
 @pytest.mark.parametrize("switches", [
     {}, {"update_scale_decay": 0.6},
-    {"update_scale_decay": 0.6, "bounded_updates": True, "alignment_control": True}])
+    {"update_scale_decay": 0.6, "bounded_updates": True, "tensor_step_size": True,
+     "alignment_control": True}])
 def test_with_averaging_the_average_of_a_fast_iterate_is_trained(switches):
     pretrained, grads = weights(
         step_size="normalized", averaging=0.8, **switches), gradients(8)

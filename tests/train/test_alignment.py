@@ -29,11 +29,10 @@ def _trained(problem: problems.Problem, control: bool, rates: tuple[float, ...],
     config = TrainConfig(models=len(rates), unroll=steps, objective_every=steps)
     family = Family([problem], network, config)
     tasks = jax.jit(family.draw)(jax.random.key(0))
-    alike = tasks._replace(state=None)
-    alike = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), alike)
-    true = jnp.broadcast_to(alike.location[:1], alike.location.shape)
+    alike = jax.tree.map(
+        lambda x: jnp.broadcast_to(x[:1], x.shape), tasks._replace(state=None))
     tasks = alike._replace(
-        state=tasks.state._replace(true_parameters=true), learning_rate=jnp.array(rates))
+        state=tasks.state._replace(true_parameters=alike.location), learning_rate=jnp.array(rates))
     meta = {name: v.value for name, v in network.meta_parameters.items()}
     done = jax.jit(lambda meta: family.unroll(meta, tasks, steps)[1])(meta)
     losses = family.objective(done.instance, done.location, done.state) / done.first_objective
