@@ -16,7 +16,7 @@ from absl import flags
 
 from eval import cli, networks, optimizers, tune
 from eval.runs import Run
-from eval.store import Result, Store, final_loss, write_json
+from eval.store import Result, Store, final_loss, write_json, write_text
 
 OPTIONS = flags.FlagValues()
 flags.DEFINE_list("weights", ["default"], "Names or paths of weights.", flag_values=OPTIONS)
@@ -26,6 +26,8 @@ flags.DEFINE_list("steps", ["1000", "10000"], "Numbers of training steps.", flag
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.", flag_values=OPTIONS)
 flags.DEFINE_string("baselines", str(tune.BASELINES), "Folder that `tune --save` wrote.",
                     flag_values=OPTIONS)
+flags.DEFINE_bool("search", True, "Search for what --baselines has not; else leave it out.",
+                  flag_values=OPTIONS)
 flags.DEFINE_string("out", None, "Folder for table.md and table.json.", flag_values=OPTIONS)
 cli.define_data_dir(OPTIONS)
 cli.define_store(OPTIONS)
@@ -33,19 +35,27 @@ cli.define_json(OPTIONS)
 
 
 def tuned(network: str, steps: int, store: Store, seeds: list[int], baselines: str | Path,
-          ) -> list[tune.Record]:
-    """The best of every hand-designed optimizer and schedule, from `baselines` if it is there."""
+          search: bool = True) -> list[tune.Record]:
+    """The best of every hand-designed optimizer and schedule, from `baselines` if it is there, else
+    after a `search` (if not, it is left out).
+
+    Raises:
+        cli.UsageError: nothing is there, and nothing is to be searched.
+    """
     known = {
         (record["optimizer"], record["schedule"]): record
         for record in tune.load(network, baselines)
         if (record["steps"], record["batch_size"], record["data"])
         == (steps, 64, store.data.fingerprint)
     }
-    return [
-        known.get((optimizer, schedule))
-        or tune.best(network, optimizer, schedule, steps, store, seeds=seeds)
-        for optimizer in optimizers.BASELINES for schedule in optimizers.SCHEDULES
-    ]
+    every = [(o, s) for o in optimizers.BASELINES for s in optimizers.SCHEDULES]
+    if search:
+        return [known.get(one) or tune.best(network, *one, steps, store, seeds=seeds)
+                for one in every]
+    if not known:
+        raise cli.UsageError(
+            f"--nosearch: {baselines} has no results of {network} over {steps} steps")
+    return [known[one] for one in every if one in known]
 
 
 def compare(results: list[Result], target: float) -> dict[str, float | None]:
@@ -71,9 +81,9 @@ def compare(results: list[Result], target: float) -> dict[str, float | None]:
 
 
 def row(network: str, steps: int, weights: list[str], store: Store, seeds: list[int],
-        baselines: str | Path) -> dict[str, Any]:
+        baselines: str | Path, search: bool = True) -> dict[str, Any]:
     """One row of the table, after running what is missing."""
-    records = tuned(network, steps, store, seeds, baselines)
+    records = tuned(network, steps, store, seeds, baselines, search)
     best = min(records, key=lambda record: _or_infinity(record["loss"]))
     keys = ("optimizer", "schedule", "learning_rate", "loss", "losses", "test_accuracy")
     return {
@@ -104,10 +114,13 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             cells += [_number(learned["loss"]), _number(learned["ratio"], ".2f"),
                       _number(learned["speed_up"], ".1f", "not reached")]
         lines.append(cells)
-    searches = [(s["optimizer"], s["schedule"]) for s in rows[0]["tuned"]]
+    by_search = [{(s["optimizer"], s["schedule"]): s for s in r["tuned"]} for r in rows]
+    searches = list(dict.fromkeys(search for searched in by_search for search in searched))
     tuned_lines = [
-        [r["network"], f"{r['steps']:,}"]
-        + [f"{_number(s['loss'])} ({s['learning_rate']:g})" for s in r["tuned"]] for r in rows]
+        [r["network"], f"{r['steps']:,}"] + [
+            f"{_number(searched[s]['loss'])} ({searched[s]['learning_rate']:g})"
+            if s in searched else "not searched" for s in searches]
+        for r, searched in zip(rows, by_search)]
     return "\n".join([
         *_markdown_table(header, lines), "",
         "Tuned, each at its best learning rate (in brackets):", "",
@@ -139,12 +152,12 @@ def main(argv: list[str]) -> None:
     for weights in OPTIONS.weights:
         cli.check_weights(weights)
     store = Store(OPTIONS.store, cli.load_data(OPTIONS))
-    rows = [row(name, count, OPTIONS.weights, store, seeds, OPTIONS.baselines)
+    rows = [row(name, count, OPTIONS.weights, store, seeds, OPTIONS.baselines, OPTIONS.search)
             for name in names for count in steps]
     if OPTIONS.out:
         folder = Path(OPTIONS.out)
         write_json(folder / "table.json", rows)
-        (folder / "table.md").write_text(markdown(rows) + "\n")
+        write_text(folder / "table.md", markdown(rows) + "\n")
     if OPTIONS.json:
         cli.print_json(rows)
     else:

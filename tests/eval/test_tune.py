@@ -3,6 +3,7 @@ import json
 import pytest
 
 from eval import table, tune
+from eval.cli import UsageError
 from eval.store import Store
 
 
@@ -92,6 +93,21 @@ def test_the_table_reads_saved_baselines_and_runs_the_rest(store, fake_runs, tmp
     text = table.markdown([row])
     assert "| 100 | 0.00100 (adam constant, 0.01) | 0.100 | 100.00 | not reached |" in text
     assert "0.0500 (0.01)" in text
+
+
+def test_the_table_can_leave_out_what_was_not_searched(store, fake_runs, tmp_path):
+    baselines = tmp_path / "baselines"
+    tune.save([tune.best("mlp_relu", "adam", "constant", 100, store),
+               tune.best("mlp_relu", "sgd", "cosine", 50, store)], baselines)
+    fake_runs.runs.clear()
+    rows = [table.row("mlp_relu", steps, ["untrained"], store, [0], baselines, search=False)
+            for steps in (100, 50)]
+    assert {r.optimizer for r in fake_runs.runs} == {"hrnn"}
+    text = table.markdown(rows)
+    assert "| network | steps | adam constant | sgd cosine |" in text
+    assert "| mlp_relu | 50 | not searched | " in text
+    with pytest.raises(UsageError, match="no results of mlp_relu over 25 steps"):
+        table.row("mlp_relu", 25, ["untrained"], store, [0], baselines, search=False)
 
 
 def test_baselines_on_other_data_do_not_count(store, fake_runs, tmp_path):
