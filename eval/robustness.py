@@ -32,13 +32,14 @@ cli.define_store(OPTIONS)
 cli.define_json(OPTIONS)
 
 
-def rate_settings(weights: str, rates: list[float] | None) -> list[dict[str, float]]:
-    """What to give the optimizer in each run: `initial_learning_rate`s or `learning_rate`s."""
+def rate_settings(weights: str, rates: list[float] | None) -> list[dict[str, float | None]]:
+    """What to give the optimizer in each run: `initial_learning_rate`s or `learning_rate`s. None
+    stands for the weights' own, so that such runs are those of `table`."""
     from hrnn_opt.weights import resolve
 
     pretrained = resolve(weights)
     if pretrained.config.step_size == "normalized":
-        return [{"learning_rate": multiple * pretrained.learning_rate}
+        return [{"learning_rate": None if multiple == 1 else multiple * pretrained.learning_rate}
                 for multiple in rates or MULTIPLES]
     return [{"initial_learning_rate": rate} for rate in rates or INITIAL_LEARNING_RATES]
 
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> int:
             losses = ("", "diverged") if row["diverged"] else (
                 f"{row['early_loss']:.5f}", f"{row['final_loss']:.5f}")
             rate = row["learning_rate"] or row["initial_learning_rate"]
-            table.add_row(row["network"], str(row["seed"]), f"{rate:g}", *losses,
+            table.add_row(row["network"], str(row["seed"]), f"{rate:g}" if rate else "own", *losses,
                           "passed" if row["passed"] else "FAILED")
         rich.print(table)
     return 0 if all_passed else 1
