@@ -32,14 +32,13 @@ cli.define_store(OPTIONS)
 cli.define_json(OPTIONS)
 
 
-def rate_settings(weights: str, rates: list[float] | None) -> list[dict[str, float | None]]:
-    """What to give the optimizer in each run: `initial_learning_rate`s or `learning_rate`s. None
-    stands for the weights' own, so that such runs are those of `table`."""
+def rate_settings(weights: str, rates: list[float] | None) -> list[dict[str, float]]:
+    """What to give the optimizer in each run: `initial_learning_rate`s or `learning_rate`s."""
     from hrnn_opt.weights import resolve
 
     pretrained = resolve(weights)
     if pretrained.config.step_size == "normalized":
-        return [{"learning_rate": None if multiple == 1 else multiple * pretrained.learning_rate}
+        return [{"learning_rate": multiple * pretrained.learning_rate}
                 for multiple in rates or MULTIPLES]
     return [{"initial_learning_rate": rate} for rate in rates or INITIAL_LEARNING_RATES]
 
@@ -56,19 +55,22 @@ def main(argv: list[str]) -> int:
     seeds = cli.integers(OPTIONS, "seeds", 0)
     names = cli.choices(OPTIONS, "networks", networks.NETWORKS)
     cli.check_weights(OPTIONS.weights)
-    runs = [
-        Run(name, optimizers.LEARNED, OPTIONS.steps, seed=seed, weights=OPTIONS.weights, **setting)
-        for name in names
-        for setting in rate_settings(OPTIONS.weights, rates)
-        for seed in seeds
-    ]
+    from hrnn_opt.weights import resolve
+
+    cases = [(name, setting, seed) for name in names
+             for setting in rate_settings(OPTIONS.weights, rates) for seed in seeds]
+    # The weights' own rate is left to them: these runs are then those of `table`.
+    own = {"learning_rate": resolve(OPTIONS.weights).learning_rate}
+    runs = [Run(name, optimizers.LEARNED, OPTIONS.steps, seed=seed, weights=OPTIONS.weights,
+                **({} if setting == own else setting)) for name, setting, seed in cases]
     results = Store(OPTIONS.store, cli.load_data(OPTIONS)).results(runs, "robustness")
     rows = [
-        {"network": run.network, "seed": run.seed, "learning_rate": run.learning_rate,
-         "initial_learning_rate": run.initial_learning_rate, "diverged": result["diverged"],
+        {"network": name, "seed": seed, "learning_rate": setting.get("learning_rate"),
+         "initial_learning_rate": setting.get("initial_learning_rate"),
+         "diverged": result["diverged"],
          "early_loss": None if result["diverged"] else loss_at(result, EARLY),
          "final_loss": result["final_training_loss"], "passed": passed(result)}
-        for run, result in zip(runs, results)
+        for (name, setting, seed), result in zip(cases, results)
     ]
     all_passed = all(row["passed"] for row in rows)
     if OPTIONS.json:
@@ -79,7 +81,7 @@ def main(argv: list[str]) -> int:
             losses = ("", "diverged") if row["diverged"] else (
                 f"{row['early_loss']:.5f}", f"{row['final_loss']:.5f}")
             rate = row["learning_rate"] or row["initial_learning_rate"]
-            table.add_row(row["network"], str(row["seed"]), f"{rate:g}" if rate else "own", *losses,
+            table.add_row(row["network"], str(row["seed"]), f"{rate:g}", *losses,
                           "passed" if row["passed"] else "FAILED")
         rich.print(table)
     return 0 if all_passed else 1

@@ -48,14 +48,15 @@ def tuned(network: str, steps: int, store: Store, seeds: list[int], baselines: s
         if (record["steps"], record["batch_size"], record["data"])
         == (steps, 64, store.data.fingerprint)
     }
-    every = [(o, s) for o in optimizers.BASELINES for s in optimizers.SCHEDULES]
-    if search:
-        return [known.get(one) or tune.best(network, *one, steps, store, seeds=seeds)
-                for one in every]
-    if not known:
+    if not (search or known):
         raise cli.UsageError(
             f"--nosearch: {baselines} has no results of {network} over {steps} steps")
-    return [known[one] for one in every if one in known]
+    return [
+        known.get((optimizer, schedule))
+        or tune.best(network, optimizer, schedule, steps, store, seeds=seeds)
+        for optimizer in optimizers.BASELINES for schedule in optimizers.SCHEDULES
+        if search or (optimizer, schedule) in known
+    ]
 
 
 def compare(results: list[Result], target: float) -> dict[str, float | None]:

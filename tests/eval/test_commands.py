@@ -119,7 +119,7 @@ def test_robustness_varies_the_rate_that_the_weights_have(tmp_path):
     network = HierarchicalRNN(HierarchicalRNNConfig(step_size="normalized"), seed=0)
     Pretrained.from_network(network, learning_rate=0.003).save(path)
     assert robustness.rate_settings(str(path), [1.0, 10.0]) == [
-        {"learning_rate": None}, {"learning_rate": pytest.approx(0.03)}]
+        {"learning_rate": 0.003}, {"learning_rate": pytest.approx(0.03)}]
 
 
 def test_robustness_exits_with_1_when_a_run_fails(capsys, fake_runs, data_dir, tmp_path):
