@@ -33,19 +33,19 @@ NORMALIZED_LOG_RATE_BOUND = 6.0
 TENSOR_LOG_STEP_BOUND = math.log(8.0)
 # Of the factor that alignment steers, either way.
 LOG_STEP_SIZE_BOUND = math.log(1e4)
-# How alignment steers it before training. The cosine of gradients with the way to the average is
-# about the target at rates that train networks well, 300 steps on, and falls with that power of
-# time; the slope tells a good rate from half or twice of it; the gain is a power of the
-# number of steps; and control wanes after so many of them.
-_ALIGNMENT_START = {"target": -0.03, "slope": 33.0, "gain": 1.0, "log_steps": math.log(500.0)}
-_TARGET_STEP, _TARGET_POWER = 300.0, 0.25
-# Before, what is measured is mostly noise, whatever the target.
-_FIRST_TARGET_STEP = 10.0
+# How alignment steers it before training. At rates that train networks well, the cosine of a
+# gradient with the way to the average is about the target, early and late; the slope tells a good
+# rate from half or twice of it; the gain is a power of the number of steps; and control wanes after
+# so many of them.
+_ALIGNMENT_START = {"target": -0.05, "slope": 20.0, "gain": 2.0, "log_steps": math.log(2000.0)}
 # Inputs of a unit at which `width_exponent` changes nothing.
 REFERENCE_WIDTH = 256
 # Squares of larger gradients overflow 32-bit floats.
 _LARGEST_GRADIENT = 1e18
 _MEAN_SQUARE_EPSILON = 1e-16
+# Of the released program: what gradients of 0 would leave of mean squares.
+_MEAN_SQUARE_FLOOR = 1e-12
+_SMALLEST_MEAN_SQUARE = 1e-20
 # Fields of a `State` that the parameters' level moves.
 _MOVED = ("hidden", "averages", "mean_squares", "input_decay", "scale_decay", "log_learning_rate")
 # Parameters of a model that are moved at a time: as many as what is computed of them on the way
@@ -417,7 +417,8 @@ class HierarchicalRNN(Network):
             state, layout.mean_of_blocks(moved.children), active)
         updates, update_scale = self._sized(layout, state, moved, tensor_hidden)
         steps, weight = self._averaging(state)
-        log_step_size = self._log_step_size(layout, state, gradient, offset, active)
+        log_step_size = self._log_step_size(
+            layout, state, gradient, offset, moved.state.mean_squares, active)
 
         new_state = moved.state._replace(
             tensor_hidden=tensor_hidden, global_hidden=global_hidden, update_scale=update_scale,
@@ -565,7 +566,8 @@ class HierarchicalRNN(Network):
             averages = new_averages = (
                 (1.0 - decay) * self._for_scales(gradient) + decay * state.averages)
         kept = self._for_scales(state.scale_decay)
-        mean_squares = (1.0 - kept) * (ops.square(averages) + 1e-12) + kept * state.mean_squares
+        squares = ops.square(averages) + _MEAN_SQUARE_FLOOR
+        mean_squares = (1.0 - kept) * squares + kept * state.mean_squares
         scaled = _asinh(averages * ops.rsqrt(mean_squares + _MEAN_SQUARE_EPSILON))
         return new_averages, mean_squares, scaled
 
@@ -724,39 +726,46 @@ class HierarchicalRNN(Network):
         return steps, 2.0 / (steps + 1.0)
 
     def _log_step_size(
-        self, layout: Layout, state: State, gradient: Any, offset: Any, active: np.ndarray | None
+        self, layout: Layout, state: State, gradient: Any, offset: Any, mean_squares: Any,
+        active: np.ndarray | None,
     ) -> Any | None:
         """(...) log of the factor of all updates, after this step.
 
-        At step t, s <- s + gain / ((t + 1) (1 + t / steps)) tanh(slope (cos(g, x - y) - r)), with
-        r = target (300 / t)^0.25.
+        At step t, s <- s + gain / ((t + 1) (1 + t / steps)) tanh(slope (c - target)), where
+        c = g . d / sqrt(g . g  sum_i min(1, g_i^2 / v_i) d_i^2), with d = x - y and v = lambda_1.
 
-        x - y, the way from the fast iterate to the average (`move_average`), is made of earlier
-        updates, and the gradient's noise is new, so that the cosine has no bias. While the average
-        only lags behind, gradients point along it: the cosine is positive, and larger steps would
+        d, the way from the fast iterate to the average (`move_average`), is made of earlier
+        updates, and the gradient's noise is new, so that their product has no bias. While the
+        average only lags behind, gradients point along d: c is positive, and larger steps would
         have gone further. Once the fast iterate strays about a valley by noise, more so the larger
         its steps are, gradients point back to the average: it is negative.
+
+        c is the cosine, but for the weights of d_i^2: a gradient that is not felt cannot point
+        anywhere. Parameters that few examples use would make the cosine small, whatever the
+        gradient says of the others, and the more so the further they have strayed.
         """
         if not self.config.alignment_control:
             return None
-        # Squares of what is far from 1 leave 32 bits.
-        largest = ops.max(ops.abs(gradient), axis=(-2, -1), keepdims=True)
-        gradient = gradient / ops.where(largest > 0, largest, 1.0)
         if active is not None:
             offset = ops.where(
                 layout.to_lanes(ops.convert_to_tensor(np.asarray(active, bool))), offset, 0.0)
+        # With the floor, no gradient below its root would be felt.
+        usual = ops.cast(mean_squares[0], "float32") - _MEAN_SQUARE_FLOOR
+        felt = ops.abs(gradient) * ops.rsqrt(ops.maximum(usual, _SMALLEST_MEAN_SQUARE))
+        felt = ops.minimum(felt, 1.0) * offset
+        # Squares of what is far from 1 leave 32 bits.
+        largest = ops.max(ops.abs(gradient), axis=(-2, -1), keepdims=True)
+        gradient = gradient / ops.where(largest > 0, largest, 1.0)
         product, *squares = (
             ops.sum(block_sums(a * b, layout.used_lanes), axis=-1)
-            for a, b in ((gradient, offset), (gradient, gradient), (offset, offset)))
+            for a, b in ((gradient, offset), (gradient, gradient), (felt, felt)))
         norms = squares[0] * squares[1]
         known = norms > 0
         cosine = product * ops.rsqrt(ops.where(known, norms, 1.0))
         step = state.steps + 1.0
         gain = self.alignment_gain / (
             (step + 1.0) * (1.0 + step / ops.exp(self.alignment_log_steps)))
-        target = self.alignment_target * ops.power(
-            ops.maximum(step, _FIRST_TARGET_STEP) / _TARGET_STEP, -_TARGET_POWER)
-        change = gain * ops.tanh(self.alignment_slope * (cosine - target))
+        change = gain * ops.tanh(self.alignment_slope * (cosine - self.alignment_target))
         return ops.clip(
             state.log_step_size + ops.where(known, change, 0.0),
             -LOG_STEP_SIZE_BOUND, LOG_STEP_SIZE_BOUND)

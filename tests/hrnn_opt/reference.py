@@ -135,19 +135,20 @@ class Reference:
                 meta, "global_rnn", np.mean(h1, axis=0), old_h2, np.zeros(3 * config.global_units))
         if config.alignment_control:
             self._align(*(np.concatenate(parts) for parts in zip(*(
-                (g, x) for g, x in zip(gradients, offsets) if g is not None))))
+                (g, x, tensor["square"][:, 0] - 1e-12)
+                for g, x, tensor in zip(gradients, offsets, self.tensors) if g is not None))))
         return results
 
-    def _align(self, g, x):
+    def _align(self, g, x, usual):
         meta = self.meta
         self.steps += 1
         if not g.any() or not x.any():
             return
-        cosine = g @ x / np.sqrt(g @ g) / np.sqrt(x @ x)
+        felt = np.minimum(1, g**2 / np.maximum(usual, 1e-20))
+        cosine = g @ x / np.sqrt(g @ g) / np.sqrt(felt @ x**2)
         wane = 1 + self.steps / np.exp(meta["alignment_log_steps"])
-        target = meta["alignment_target"] * (300 / max(self.steps, 10)) ** 0.25
         self.log_step_size += meta["alignment_gain"] / (self.steps + 1) / wane * np.tanh(
-            meta["alignment_slope"] * (cosine - target))
+            meta["alignment_slope"] * (cosine - meta["alignment_target"]))
 
     def _log_rate(self, tensor, change):
         bound = 6 if self.config.step_size == "normalized" else 33

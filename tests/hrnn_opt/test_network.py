@@ -9,6 +9,7 @@ from keras import ops
 
 from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, HierarchicalRNNConfig, Layout, backend
 from hrnn_opt import network as network_lib
+from hrnn_opt.network import move_average
 from tests.hrnn_opt.reference import Reference
 from tests.hrnn_opt.support import assert_close, weights
 
@@ -346,6 +347,31 @@ def test_any_scale_of_gradients_gives_finite_steps(switches, exponent, kind):
         assert value is None or np.all(np.isfinite(numpy(value)))
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+def test_the_scale_of_gradients_does_not_matter_to_alignment(scale):
+    # Decays that do not depend on the recurrent state, whose inputs do know gradients below 1e-6.
+    hrnn = network(step_size="normalized", averaging=0.9, alignment_control=True, time_scales=1,
+                   learnable_scale_decay=False)
+    layout = layout_of(tuple(SHAPES))
+    rng = np.random.default_rng(2)
+    # Some felt far less than is usual for them.
+    gradients = np.array([rng.normal(size=12) * 10.0 ** rng.uniform(-2, 0, 12) for _ in range(4)])
+    offset = rng.normal(size=12)
+
+    def flat(row):
+        return layout.flatten([
+            part.reshape(shape).astype("float32")
+            for part, shape in zip(np.split(row, [6, 7]), SHAPES)])
+
+    def log_step_size(scale):
+        state = hrnn.init_state(layout, flat(np.zeros(12)), flat(np.zeros(12)))
+        for row in gradients:
+            state, _ = hrnn.step(layout, state, flat(scale * row), offset=flat(offset))
+        return float(numpy(state.log_step_size))
+
+    assert log_step_size(scale) == pytest.approx(log_step_size(1.0), rel=1e-3)
+
+
 def meta_loss(hrnn, layout, meta, log_rates, target, steps=3):
     """The loss that the optimizer reaches on a quadratic, as meta-training computes it."""
     import jax
@@ -353,23 +379,31 @@ def meta_loss(hrnn, layout, meta, log_rates, target, steps=3):
 
     theta = jnp.zeros((layout.blocks, layout.lanes))
     state = hrnn.stateless_init_state(meta, layout, log_rates, theta)
+    averaging = hrnn.config.averaging
 
     def loss(theta):
         return jnp.sum(jnp.square(theta - target))
 
     def step(carry, _):
-        theta, state = carry
-        state, move = hrnn.stateless_step(meta, layout, state, jax.grad(loss)(theta))
-        theta = theta - move.update
-        return (theta, state), loss(theta)
+        theta, offset, state = carry
+        state, move = hrnn.stateless_step(
+            meta, layout, state, jax.grad(loss)(theta - offset), offset=offset)
+        if averaging:
+            theta, offset = move_average(
+                averaging, theta, offset, move.update, move.averaging_weight)
+        else:
+            theta = theta - move.update
+        return (theta, offset, state), loss(theta)
 
-    _, losses = jax.lax.scan(step, (theta, state), None, length=steps)
+    _, losses = jax.lax.scan(step, (theta, jnp.zeros_like(theta), state), None, length=steps)
     return jnp.mean(losses)
 
 
 @pytest.mark.jax_only
 @pytest.mark.parametrize("switches", [
-    {}, {"step_size": "normalized"}, {"time_scales": 1, "tensor_units": 0, "global_units": 0}],
+    {}, {"step_size": "normalized"}, {"time_scales": 1, "tensor_units": 0, "global_units": 0},
+    {"step_size": "normalized", "averaging": 0.8, "update_scale_decay": 0.9,
+     "bounded_updates": True, "alignment_control": True}],
     ids=str)
 def test_meta_gradients_are_finite_and_right_from_the_first_step(switches):
     import jax
