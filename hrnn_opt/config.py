@@ -56,7 +56,7 @@ class HierarchicalRNNConfig:
             for none. Not together with lookahead.
         alignment_control: with `step_size="normalized"` and averaging, all updates have a factor
             that grows or falls by how gradients are aligned with the way from the fast iterate to
-            the average.
+            the average, where they are felt.
         dynamic_output_scale: off, the step is 2 sigmoid(read-out) times the raw direction, with no
             log learning rate kept. Only for `step_size="learned"`.
         learnable_input_decay: off, the momentum decay is the constant 0.89.
