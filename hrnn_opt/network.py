@@ -47,6 +47,7 @@ _LARGEST_GRADIENT = 1e18
 _MEAN_SQUARE_EPSILON = 1e-16
 # Of the released program: what gradients of 0 would leave of mean squares.
 _MEAN_SQUARE_FLOOR = 1e-12
+# What smaller ones would be divided by leaves 32 bits in meta-gradients.
 _SMALLEST_MEAN_SQUARE = 1e-20
 # Fields of a `State` that the parameters' level moves.
 _MOVED = ("hidden", "averages", "mean_squares", "input_decay", "scale_decay", "log_learning_rate")

@@ -9,7 +9,6 @@ from keras import ops
 
 from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, HierarchicalRNNConfig, Layout, backend
 from hrnn_opt import network as network_lib
-from hrnn_opt.network import move_average
 from tests.hrnn_opt.reference import Reference
 from tests.hrnn_opt.support import assert_close, weights
 
@@ -389,7 +388,7 @@ def meta_loss(hrnn, layout, meta, log_rates, target, steps=3):
         state, move = hrnn.stateless_step(
             meta, layout, state, jax.grad(loss)(theta - offset), offset=offset)
         if averaging:
-            theta, offset = move_average(
+            theta, offset = network_lib.move_average(
                 averaging, theta, offset, move.update, move.averaging_weight)
         else:
             theta = theta - move.update
