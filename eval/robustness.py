@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
         table = rich.table.Table("network", "seed", "rate", f"loss at {EARLY}", "final loss", "")
         for row in rows:
             losses = ("", "diverged") if row["diverged"] else (
-                f"{row['early_loss']:.5f}", f"{row['final_loss']:.5f}")
+                f"{row['early_loss']:#.3g}", f"{row['final_loss']:#.3g}")
             rate = row["learning_rate"] or row["initial_learning_rate"]
             table.add_row(row["network"], str(row["seed"]), f"{rate:g}", *losses,
                           "passed" if row["passed"] else "FAILED")
