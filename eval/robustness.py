@@ -60,9 +60,10 @@ def main(argv: list[str]) -> int:
     cases = [(name, setting, seed) for name in names
              for setting in rate_settings(OPTIONS.weights, rates) for seed in seeds]
     # The weights' own rate is left to them: these runs are then those of `table`.
-    own = {"learning_rate": resolve(OPTIONS.weights).learning_rate}
+    pretrained = resolve(OPTIONS.weights)
     runs = [Run(name, optimizers.LEARNED, OPTIONS.steps, seed=seed, weights=OPTIONS.weights,
-                **({} if setting == own else setting)) for name, setting, seed in cases]
+                **{key: rate for key, rate in setting.items() if rate != getattr(pretrained, key)})
+            for name, setting, seed in cases]
     results = Store(OPTIONS.store, cli.load_data(OPTIONS)).results(runs, "robustness")
     rows = [
         {"network": name, "seed": seed, "learning_rate": setting.get("learning_rate"),

@@ -122,6 +122,16 @@ def test_robustness_varies_the_rate_that_the_weights_have(tmp_path):
         {"learning_rate": 0.003}, {"learning_rate": pytest.approx(0.03)}]
 
 
+@pytest.mark.parametrize("weights, rates", [("default", "1,3"), ("paper", "0.001,0.01")])
+def test_robustness_shares_runs_at_the_weights_own_rate_with_the_table(
+        weights, rates, capsys, fake_runs, data_dir, tmp_path):
+    assert main(["robustness", f"--weights={weights}", "--networks=mlp_relu", "--steps=400",
+                 "--seeds=0", f"--rates={rates}", f"--data_dir={data_dir}",
+                 f"--store={tmp_path}", "--json"]) == 0
+    given = [run.learning_rate or run.initial_learning_rate for run in fake_runs.runs]
+    assert given[0] is None and given[1] is not None
+
+
 def test_robustness_exits_with_1_when_a_run_fails(capsys, fake_runs, data_dir, tmp_path):
     arguments = ["robustness", "--weights=untrained", "--networks=mlp_relu", "--steps=400",
                  "--seeds=0", "--rates=0.001,0.01", f"--data_dir={data_dir}",
