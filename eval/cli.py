@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import math
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from eval.data import Data, load
+
+if TYPE_CHECKING:
+    from hrnn_opt import Pretrained
 
 
 class UsageError(Exception):
@@ -85,12 +88,16 @@ def load_data(options: flags.FlagValues) -> Data:
         raise UsageError(f"--data_dir: {error}") from None
 
 
-def check_weights(weights: str | None) -> None:
-    """Raises UsageError if the learned optimizer has no such weights; None stands for its own."""
+def check_weights(weights: str | None) -> Pretrained:
+    """The weights of that name or path; None stands for the learned optimizer's own.
+
+    Raises:
+        UsageError: there are no such weights.
+    """
     from hrnn_opt.weights import resolve
 
     try:
-        resolve(weights or "default")
+        return resolve(weights or "default")
     except ValueError as error:
         raise UsageError(error) from None
 
@@ -151,6 +158,11 @@ def choices(options: flags.FlagValues, name: str, known: Any) -> list[str]:
     if not values:
         raise UsageError(f"--{name} must name at least one of {', '.join(known)}")
     return values
+
+
+def shown(value: float | None, form: str = "#.3g", missing: str = "diverged") -> str:
+    """A number of a result as a table shows it; `missing` if it is None or not finite."""
+    return format(value, form) if value is not None and math.isfinite(value) else missing
 
 
 def print_json(value: Any) -> None:

@@ -7,6 +7,8 @@ normalized form at 0.01, 0.1, 1 and 3 times their own learning rate. Exit code 1
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import rich
 import rich.table
 from absl import flags
@@ -14,6 +16,9 @@ from absl import flags
 from eval import cli, networks, optimizers
 from eval.runs import Run
 from eval.store import Result, Store, loss_at
+
+if TYPE_CHECKING:
+    from hrnn_opt import Pretrained
 
 EARLY = 200
 INITIAL_LEARNING_RATES = (1e-5, 1e-4, 1e-3, 1e-2)
@@ -32,11 +37,8 @@ cli.define_store(OPTIONS)
 cli.define_json(OPTIONS)
 
 
-def rate_settings(weights: str, rates: list[float] | None) -> list[dict[str, float]]:
+def rate_settings(pretrained: Pretrained, rates: list[float] | None) -> list[dict[str, float]]:
     """What to give the optimizer in each run: `initial_learning_rate`s or `learning_rate`s."""
-    from hrnn_opt.weights import resolve
-
-    pretrained = resolve(weights)
     if pretrained.config.step_size == "normalized":
         return [{"learning_rate": multiple * pretrained.learning_rate}
                 for multiple in rates or MULTIPLES]
@@ -54,13 +56,10 @@ def main(argv: list[str]) -> int:
     rates = None if OPTIONS.rates is None else cli.rates(OPTIONS, "rates")
     seeds = cli.integers(OPTIONS, "seeds", 0)
     names = cli.choices(OPTIONS, "networks", networks.NETWORKS)
-    cli.check_weights(OPTIONS.weights)
-    from hrnn_opt.weights import resolve
-
+    pretrained = cli.check_weights(OPTIONS.weights)
     cases = [(name, setting, seed) for name in names
-             for setting in rate_settings(OPTIONS.weights, rates) for seed in seeds]
+             for setting in rate_settings(pretrained, rates) for seed in seeds]
     # The weights' own rate is left to them: these runs are then those of `table`.
-    pretrained = resolve(OPTIONS.weights)
     runs = [Run(name, optimizers.LEARNED, OPTIONS.steps, seed=seed, weights=OPTIONS.weights,
                 **{key: rate for key, rate in setting.items() if rate != getattr(pretrained, key)})
             for name, setting, seed in cases]
@@ -79,10 +78,9 @@ def main(argv: list[str]) -> int:
     else:
         table = rich.table.Table("network", "seed", "rate", f"loss at {EARLY}", "final loss", "")
         for row in rows:
-            losses = ("", "diverged") if row["diverged"] else (
-                f"{row['early_loss']:#.3g}", f"{row['final_loss']:#.3g}")
             rate = row["learning_rate"] or row["initial_learning_rate"]
-            table.add_row(row["network"], str(row["seed"]), f"{rate:g}", *losses,
+            table.add_row(row["network"], str(row["seed"]), f"{rate:g}",
+                          cli.shown(row["early_loss"], missing=""), cli.shown(row["final_loss"]),
                           "passed" if row["passed"] else "FAILED")
         rich.print(table)
     return 0 if all_passed else 1

@@ -108,18 +108,18 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         header += [name, "ratio", "speed-up"]
     lines = []
     for r in rows:
-        best = f"{_number(r['best']['loss'])} {_name(r['best'])}"
+        best = f"{cli.shown(r['best']['loss'])} {_name(r['best'])}"
         cells = [r["network"], f"{r['steps']:,}", best]
         for name in weights:
             learned = r["learned"][name]
-            cells += [_number(learned["loss"]), _number(learned["ratio"], ".2f"),
-                      _number(learned["speed_up"], ".1f", "not reached")]
+            cells += [cli.shown(learned["loss"]), cli.shown(learned["ratio"], ".2f"),
+                      cli.shown(learned["speed_up"], ".1f", "not reached")]
         lines.append(cells)
     by_search = [{(s["optimizer"], s["schedule"]): s for s in r["tuned"]} for r in rows]
     searches = list(dict.fromkeys(search for searched in by_search for search in searched))
     tuned_lines = [
         [r["network"], f"{r['steps']:,}"] + [
-            f"{_number(searched[s]['loss'])} ({searched[s]['learning_rate']:g})"
+            f"{cli.shown(searched[s]['loss'])} ({searched[s]['learning_rate']:g})"
             if s in searched else "not searched" for s in searches]
         for r, searched in zip(rows, by_search)]
     return "\n".join([
@@ -130,10 +130,6 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 def _markdown_table(header: list[str], lines: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *lines]]
-
-
-def _number(value: float | None, form: str = "#.3g", missing: str = "diverged") -> str:
-    return missing if value is None else format(value, form)
 
 
 def _name(record: dict[str, Any]) -> str:

@@ -153,6 +153,5 @@ def main(argv: list[str]) -> None:
         table.add_row(
             *(str(record[key]) for key in ("network", "optimizer", "schedule", "steps")),
             f"{record['learning_rate']:.3g}",
-            "diverged" if record["loss"] is None else f"{record['loss']:#.3g}",
-            "" if record["test_accuracy"] is None else f"{record['test_accuracy']:.4f}")
+            cli.shown(record["loss"]), cli.shown(record["test_accuracy"], ".4f", ""))
     rich.print(table)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eval import optimizers, pictures, tune
+from eval import cli, optimizers, pictures, tune
 from eval.figures.context import Context
 from eval.runs import Run
 from eval.store import Result, Store, final_loss
@@ -108,13 +108,9 @@ def table(panels: dict[str, list[Series]]) -> dict[str, Any]:
         for series in panels.values():
             one = next(s for s in series if (s["name"], s["kind"]) == (name, kind))
             rate = f" ({one['learning_rate']:g})" if one["learning_rate"] else ""
-            row.append(f"{_loss(final(one))}{rate}")
+            row.append(f"{cli.shown(final(one))}{rate}")
         rows.append(row)
     return {"header": ["optimizer", "", *panels], "rows": rows}
-
-
-def _loss(value: float) -> str:
-    return format(value, "#.3g") if math.isfinite(value) else "diverged"
 
 
 def colour_of(name: str) -> str:
