@@ -96,12 +96,9 @@ def command(figure: str, options: flags.FlagValues) -> str:
 
 def weights(name: str) -> str:
     """Weights by name and content."""
-    import hashlib
+    from eval.runs import weights_checksum
 
-    from hrnn_opt.weights import resolve
-
-    digest = hashlib.sha256(resolve(name).to_bytes()).hexdigest()[:16]
-    return f"{Path(name).name} (SHA-256 {digest}...)"
+    return f"{Path(name).name} (SHA-256 {weights_checksum(name)}...)"
 
 
 def main(argv: list[str]) -> None:
