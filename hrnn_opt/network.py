@@ -35,11 +35,15 @@ TENSOR_LOG_STEP_BOUND = math.log(8.0)
 LOG_STEP_SIZE_BOUND = math.log(1e4)
 # How alignment steers it before training. At rates that train networks well, the cosine of a
 # gradient with the way to the average is about the target, early and late; the slope tells a good
-# rate from half or twice of it; the gain is a power of the number of steps; and control wanes after
-# so many of them, sooner where it lets steps grow: late in training, networks want smaller ones.
+# rate from half or twice of it; the gain is a power of the number of steps. Control comes after a
+# delay, and wanes after so many steps, both sooner where it lets steps grow: at first gradients
+# point anywhere, and networks bear large steps; later they want smaller ones. So steps also fall
+# with a power of time: of what has saturated units, the cosine does not tell that they are too
+# large, and what the first steps led to must not be kept for ever.
 _ALIGNMENT_START = {
-    "target": -0.05, "slope": 20.0, "gain": 2.0, "log_steps": math.log(5000.0),
-    "log_growth_steps": math.log(500.0)}
+    "target": -0.05, "slope": 20.0, "gain": 2.0,
+    "log_delay": math.log(20.0), "log_growth_delay": math.log(5.0),
+    "log_steps": math.log(5000.0), "log_growth_steps": math.log(500.0), "decay": 0.2}
 # Inputs of a unit at which `width_exponent` changes nothing.
 REFERENCE_WIDTH = 256
 # Squares of larger gradients overflow 32-bit floats.
@@ -734,8 +738,9 @@ class HierarchicalRNN(Network):
     ) -> Any | None:
         """(...) log of the factor of all updates, after this step.
 
-        At step t, s <- s + gain / ((t + 1) (1 + t / steps)) tanh(slope (c - target)), with the
-        steps of growth where that is positive, and
+        At step t, s <- s + gain / ((t + delay) (1 + t / steps)) tanh(slope (c - target))
+        - decay / (t + steps_g), with the delay and steps of growth, steps_g, where the tanh is
+        positive, and
         c = g . d / sqrt(g . g  sum_i min(1, g_i^2 / v_i) d_i^2), with d = x - y and v = lambda_1.
 
         d, the way from the fast iterate to the average (`move_average`), is made of earlier
@@ -768,9 +773,12 @@ class HierarchicalRNN(Network):
         cosine = product * ops.rsqrt(ops.where(known, norms, 1.0))
         step = state.steps + 1.0
         push = ops.tanh(self.alignment_slope * (cosine - self.alignment_target))
-        steps = ops.where(
-            push > 0, ops.exp(self.alignment_log_growth_steps), ops.exp(self.alignment_log_steps))
-        change = self.alignment_gain / ((step + 1.0) * (1.0 + step / steps)) * push
+        growth_steps = ops.exp(self.alignment_log_growth_steps)
+        delay = ops.where(
+            push > 0, ops.exp(self.alignment_log_growth_delay), ops.exp(self.alignment_log_delay))
+        steps = ops.where(push > 0, growth_steps, ops.exp(self.alignment_log_steps))
+        change = (self.alignment_gain / ((step + delay) * (1.0 + step / steps)) * push
+                  - self.alignment_decay / (step + growth_steps))
         return ops.clip(
             state.log_step_size + ops.where(known, change, 0.0),
             -LOG_STEP_SIZE_BOUND, LOG_STEP_SIZE_BOUND)

@@ -147,9 +147,12 @@ class Reference:
         felt = np.minimum(1, g**2 / np.maximum(usual, 1e-20))
         cosine = g @ x / np.sqrt(g @ g) / np.sqrt(felt @ x**2)
         push = np.tanh(meta["alignment_slope"] * (cosine - meta["alignment_target"]))
-        steps = "alignment_log_growth_steps" if push > 0 else "alignment_log_steps"
-        wane = 1 + self.steps / np.exp(meta[steps])
-        self.log_step_size += meta["alignment_gain"] / (self.steps + 1) / wane * push
+        growth = "growth_" if push > 0 else ""
+        delay, steps, growth_steps = (np.exp(meta[f"alignment_log_{name}"]) for name in (
+            f"{growth}delay", f"{growth}steps", "growth_steps"))
+        gain = meta["alignment_gain"] / (self.steps + delay) / (1 + self.steps / steps)
+        fall = meta["alignment_decay"] / (self.steps + growth_steps)
+        self.log_step_size += gain * push - fall
 
     def _log_rate(self, tensor, change):
         bound = 6 if self.config.step_size == "normalized" else 33

@@ -371,6 +371,20 @@ def test_the_scale_of_gradients_does_not_matter_to_alignment(scale):
     assert log_step_size(scale) == pytest.approx(log_step_size(1.0), rel=1e-3)
 
 
+def test_alignment_forgives_the_first_steps():
+    # As an autoencoder's output biases do: they run, overshoot, and come back to where they belong.
+    # The size of steps is to be about as before, not several times smaller.
+    hrnn = network(step_size="normalized", averaging=0.9, alignment_control=True)
+    layout = Layout([(6,)])
+    zeros = layout.flatten([np.zeros(6, "float32")])
+    ones = layout.flatten([np.ones(6, "float32")])
+    state = hrnn.init_state(layout, zeros, zeros)
+    for step in range(30):
+        state, _ = hrnn.step(
+            layout, state, ones if step < 5 else -ones, offset=ones if step else zeros)
+    assert abs(float(numpy(state.log_step_size))) < np.log(2.0)
+
+
 def meta_loss(hrnn, layout, meta, log_rates, target, steps=3):
     """The loss that the optimizer reaches on a quadratic, as meta-training computes it."""
     import jax
