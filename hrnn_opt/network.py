@@ -739,7 +739,7 @@ class HierarchicalRNN(Network):
         """(...) log of the factor of all updates, after this step.
 
         At step t, s <- s + gain / ((t + delay) (1 + t / steps)) tanh(slope (c - target))
-        - decay / (t + steps_g), with the delay and steps of growth, steps_g, where the tanh is
+        - decay / (t + growth_steps). The delay and the steps are those of growth where the tanh is
         positive, and
         c = g . d / sqrt(g . g  sum_i min(1, g_i^2 / v_i) d_i^2), with d = x - y and v = lambda_1.
 
