@@ -14,17 +14,24 @@ from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.network import HierarchicalRNN
 
 # What the control steers to: log mean square at the fastest time scale minus that at the slowest.
-# With decays as below it is 2.15 of independent gradients.
-RATIO = 2.25
+# With decays as below it is 2.15 of independent gradients. Where it is more they turn back: the
+# largest steps that lower a loss at once are too small in the long run.
+RATIO = 2.45
 # The mean of the unit that tells parameters with gradients from those without.
 ACTIVITY = 0.78
 # How fast the control can change log learning rates, and the power of time that they fall with.
-GAIN = 0.6
-POWER = 0.3
-# Inner steps in which the clock of the control and those of the schedule run down.
-CONTROLLED = 400.0
+GAIN = 0.2
+POWER = 0.6
+# Inner steps in which the clock of the control and those of the schedule run down. Control ends
+# when its clock is at this level, the sooner over the sharper.
+CONTROLLED = 1000.0
+LET_GO = 0.4
+SHARPNESS = 20.0
 CLOCKS = (300.0, 3000.0, 30000.0)
 STEP_SIZE_OFFSET = -2.0
+# Read-out of the unit that holds the schedule. Of less than 1, since what changes in meta-training
+# would drown the numbers of the slowest clock: they are the smaller, the larger this is.
+SCHEDULE_WEIGHT = 0.2
 INPUT_DECAY = 0.5
 # Share of its state that a unit keeps at a step, as the drawn ones do: 1 / (1 + exp(-2.2)).
 _KEPT = 2.2
@@ -82,8 +89,8 @@ def controlled(network: HierarchicalRNN) -> None:
     they are independent, it is larger by a known factor; where they turn back, by more. The unit 0
     of each tensor reads how far its parameters are on either side of independence, those without
     gradients left out, and the model's unit 0 the mean of that. While the first clock runs, log
-    learning rates fall or rise by it, later more slowly. They also fall with a power of time: by a
-    sum of exponentials, one for each of the other clocks, which is close to 1 / t. Directions are
+    learning rates fall or rise by it. They also fall with a power of time: by a sum of
+    exponentials, one for each of the other clocks, which is close to 1 / t. Directions are
     means over the time scales, and what the drawn network adds to them is small.
 
     Args:
@@ -124,14 +131,13 @@ def controlled(network: HierarchicalRNN) -> None:
     # What is read at a step moves the mean of log learning rates by this share of it.
     share = 1.0 / (1.0 + np.exp(draft["learning_rate_momentum_logit"]))
     for clock, steps in zip(clocks[1:], CLOCKS):
-        to_parameter[clock, 2 * units + schedule] = -POWER * np.log(10.0) / steps / share
-    # The reset gate lets the signal through while the first clock is above 0.4, and a twentieth of
-    # it after.
-    sharpness = 7.25
+        to_parameter[clock, 2 * units + schedule] = (
+            -POWER * np.log(10.0) / steps / share / SCHEDULE_WEIGHT)
+    # The reset gate lets the signal through while the first clock is above the level.
     draft["parameter_rnn/candidate_kernel"][config.inputs + signal, allowed] = 1.5
-    draft["parameter_rnn/gates_bias"][signal] = -0.4 * sharpness
-    to_parameter[clocks[0], signal] = sharpness
-    draft["learning_rate_weights"][[allowed, schedule]] = -GAIN, 1.0
+    draft["parameter_rnn/gates_bias"][signal] = -LET_GO * SHARPNESS
+    to_parameter[clocks[0], signal] = SHARPNESS
+    draft["learning_rate_weights"][[allowed, schedule]] = -GAIN, SCHEDULE_WEIGHT
 
     for name, factor in (("direction", 0.1), ("input_decay", 0.2), ("scale_decay", 0.2)):
         draft[f"{name}_weights"][:] *= factor

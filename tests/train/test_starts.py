@@ -10,7 +10,6 @@ import pytest
 import problems
 from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig
 from hrnn_opt.layout import Layout
-from hrnn_opt.weights import resolve
 from problems.datasets import Digits
 from train.config import TrainConfig
 from train.starts import controlled
@@ -45,7 +44,7 @@ def _turning_back(key: jax.Array, size: int) -> jax.Array:
 
 
 @pytest.mark.parametrize("gradients, low, high", [
-    (_noise, -0.5, -0.2), (_half_of_them_zero, -0.5, -0.2), (_agreeing, -1.0, -0.9),
+    (_noise, -0.9, -0.75), (_half_of_them_zero, -0.65, -0.45), (_agreeing, -1.0, -0.9),
     (_turning_back, 0.5, 1.0)])
 def test_the_tensors_tell_noise_from_gradients_that_agree(network, gradients, low, high):
     layout = Layout([(64, 32)])
@@ -66,7 +65,7 @@ def test_the_tensors_tell_noise_from_gradients_that_agree(network, gradients, lo
 
 def test_it_learns_from_initial_rates_three_decades_apart(network):
     rates = (1e-5, 1e-3, 1e-2)
-    config = TrainConfig(models=len(rates), unroll=1000, objective_every=1000)
+    config = TrainConfig(models=len(rates), unroll=2000, objective_every=2000)
     family = Family([problems.FullyConnected(
         64, 10, (32,), data=Digits(), samples=1500, batch_size=32)], network, config)
     tasks = jax.jit(family.draw)(jax.random.key(0))
@@ -76,10 +75,11 @@ def test_it_learns_from_initial_rates_three_decades_apart(network):
 
     def losses(of):
         meta = {name: v.value for name, v in of.meta_parameters.items()}
-        done = jax.jit(lambda meta: family.unroll(meta, tasks, 1000)[1])(meta)
+        done = jax.jit(lambda meta: family.unroll(meta, tasks, 2000)[1])(meta)
         return family.objective(done.instance, done.location, done.state) / done.first_objective
 
-    assert np.max(losses(network)) < 0.3
+    slowest, *others = losses(network)
+    assert slowest < 0.5 and max(others) < 0.12
     assert losses(HierarchicalRNN(seed=0))[0] > 0.9
 
 
@@ -87,13 +87,6 @@ def test_training_starts_from_it(network):
     meta = Trainer(TrainConfig(suite="bowl", start="controlled")).meta
     for name, variable in network.meta_parameters.items():
         np.testing.assert_array_equal(meta[name], variable.value)
-
-
-def test_the_shipped_weights_of_the_papers_form_are_it(network):
-    shipped = resolve("paper")
-    assert shipped.config == network.config
-    for name, variable in network.meta_parameters.items():
-        np.testing.assert_allclose(shipped.arrays[name], variable.value, rtol=1e-6)
 
 
 def test_another_form_is_refused():
