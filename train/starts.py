@@ -22,8 +22,9 @@ ACTIVITY = 0.78
 # How fast the control can change log learning rates, and the power of time that they fall with.
 GAIN = 0.2
 POWER = 0.6
-# Inner steps in which the clock of the control and those of the schedule run down. Control ends
-# when its clock is at this level, the sooner over the sharper.
+# Inner steps in which the clock of the control and those of the schedule run down by a factor e.
+# Control ends at this level of its clock, after 0.9 times as many steps; the sharper, the more
+# suddenly.
 CONTROLLED = 1000.0
 LET_GO = 0.4
 SHARPNESS = 20.0
