@@ -123,7 +123,7 @@ def test_robustness_varies_the_rate_that_the_weights_have(tmp_path):
         {"learning_rate": 0.003}, {"learning_rate": pytest.approx(0.03)}]
 
 
-@pytest.mark.parametrize("weights, rates", [("default", "1,3"), ("paper", "0.001,0.01")])
+@pytest.mark.parametrize("weights, rates", [("default", "1,3"), ("paper", "0.01,0.001")])
 def test_robustness_shares_runs_at_the_weights_own_rate_with_the_table(
         weights, rates, capsys, fake_runs, data_dir, tmp_path):
     assert main(["robustness", f"--weights={weights}", "--networks=mlp_relu", "--steps=400",

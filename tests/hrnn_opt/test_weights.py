@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import os
 import struct
@@ -36,6 +37,13 @@ def test_round_trip_through_a_file(tmp_path):
         np.testing.assert_array_equal(second.arrays[name], array)
         assert second.arrays[name].dtype == np.float32
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+@pytest.mark.parametrize("name", weights_lib.shipped())
+def test_cards_of_shipped_weights_have_their_checksum(name):
+    path = weights_lib.PRETRAINED_DIR / f"{name}.safetensors"
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert checksum in path.with_suffix(".md").read_text()
 
 
 def test_a_path_a_network_and_the_weights_themselves_train_the_same(tmp_path):

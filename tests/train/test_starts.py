@@ -1,6 +1,7 @@
 """Starts of meta-training: that the rule in them does what it says."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 import problems
 from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig
 from hrnn_opt.layout import Layout
+from hrnn_opt.weights import resolve
 from problems.datasets import Digits
 from train.config import TrainConfig
 from train.starts import controlled
@@ -87,6 +89,18 @@ def test_training_starts_from_it(network):
     meta = Trainer(TrainConfig(suite="bowl", start="controlled")).meta
     for name, variable in network.meta_parameters.items():
         np.testing.assert_array_equal(meta[name], variable.value)
+
+
+def test_the_shipped_weights_of_the_papers_form_are_meta_trained_from_it(network):
+    shipped = resolve("paper")
+    assert shipped.config == network.config and shipped.initial_learning_rate == 1e-2
+    held = re.compile("global_start|global_rnn/|learning_rate_")
+    for name, variable in network.meta_parameters.items():
+        moved = np.abs(shipped.arrays[name] - np.array(variable))
+        if held.match(name):
+            assert np.max(moved) < 1e-7, name
+        else:
+            assert 0 < np.max(moved) < 0.01, name
 
 
 def test_another_form_is_refused():
