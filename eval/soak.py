@@ -11,6 +11,7 @@ than a tenth.
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
@@ -41,10 +42,11 @@ BATCH_SIZE = 8
 LARGEST_GROWTH = 0.1
 
 
-def work(folder: Path, epochs: int, every: int) -> None:
+def work(folder: Path, epochs: int, every: int, killed_by: int | None = None) -> None:
     """The worker: train up to an epoch, each of `every` steps, from the checkpoint if there is one.
 
-    It adds a line to `log.jsonl` at the end of each epoch.
+    It adds a line to `log.jsonl` at the end of each epoch. A worker that is to be killed waits for
+    that at the end of epoch `killed_by`: on a busy machine it would be done first.
     """
     import keras
     import numpy as np
@@ -52,7 +54,7 @@ def work(folder: Path, epochs: int, every: int) -> None:
     from eval.fitting import save_together
     from hrnn_opt import HierarchicalLOpt
 
-    checkpoint = folder / "checkpoint.keras"
+    checkpoint, parent = folder / "checkpoint.keras", os.getppid()
     rng = np.random.default_rng(0)
     x = rng.normal(size=(every * BATCH_SIZE, 16)).astype("float32")
     y = np.argmax(x @ rng.normal(size=(16, 4)) + rng.gumbel(size=(len(x), 4)), axis=1)
@@ -79,6 +81,8 @@ def work(folder: Path, epochs: int, every: int) -> None:
                 "time": time.time()}
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
+            while killed_by is not None and epoch + 1 >= killed_by and os.getppid() == parent:
+                time.sleep(0.02)
 
     done = int(model.optimizer.iterations) // every
     model.fit(x, y, batch_size=BATCH_SIZE, shuffle=False, initial_epoch=done, epochs=epochs,
@@ -126,11 +130,13 @@ def soak(
     folder.mkdir(parents=True, exist_ok=True)
     epochs = -(-steps // every)
     rng = random.Random(seed)
-    moments = sorted(rng.uniform(0, epochs - 1) for _ in range(kills))
+    # An epoch to be killed in, and one to go on with, follow the last.
+    moments = sorted(rng.uniform(0, max(0, epochs - 2)) for _ in range(kills))
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-m", "eval.soak", str(folder), str(epochs), str(every)]
     while True:
-        worker = subprocess.Popen(command, env=environment)
+        until = [str(math.ceil(moments[0]) + 1)] if moments else []
+        worker = subprocess.Popen([*command, *until], env=environment)
         try:
             while worker.poll() is None:
                 lines = read_log(folder)
@@ -140,6 +146,7 @@ def soak(
                     last = [line["time"] for line in lines[-2:]]
                     time.sleep(rng.uniform(0, last[-1] - last[0]) if last else 0)
                     worker.send_signal(signal.SIGKILL)
+                    break
                 time.sleep(0.02)
         finally:
             worker.kill()
@@ -171,4 +178,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    work(Path(sys.argv[1]), *map(int, sys.argv[2:]))
