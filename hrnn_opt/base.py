@@ -20,7 +20,7 @@ from hrnn_opt.layout import Layout
 # Fields of a `State` that end in an axis of tensors, and those of the model as a whole. The others
 # end in blocks and lanes.
 PER_TENSOR = ("tensor_hidden", "update_scale")
-PER_MODEL = ("global_hidden", "steps", "log_step_size")
+PER_MODEL = ("global_hidden", "steps", "log_step_size", "moments", "axes")
 
 
 class State(NamedTuple):
@@ -37,8 +37,10 @@ class State(NamedTuple):
         global_hidden: (G, ...) Global RNN.
         update_scale: (2, ..., K) running mean square of each tensor's updates before they are
             scaled, and the sum of the weights in that mean.
-        steps: (...) steps taken; with averaging.
+        steps: (...) steps taken; with averaging or turned axes.
         log_step_size: (...) log of the factor of all updates; with alignment control.
+        moments, axes: (..., numbers) of the rotation; with turned axes (`rotation.py`). What else
+            belongs to single parameters then belongs to entries of the turned tensors.
         true_parameters: (..., B, L) the parameters themselves, where lookahead or averaging keeps
             the model elsewhere.
     """
@@ -54,6 +56,8 @@ class State(NamedTuple):
     update_scale: Any = None
     steps: Any = None
     log_step_size: Any = None
+    moments: Any = None
+    axes: Any = None
     true_parameters: Any = None
 
 

@@ -57,6 +57,10 @@ class HierarchicalRNNConfig:
         alignment_control: with `step_size="normalized"` and averaging, all updates have a factor
             that grows or falls by how gradients are aligned with the way from the fast iterate to
             the average, where they are felt.
+        rotation_limit: matrices (all axes of a tensor but the last, by the last) are turned to the
+            axes of their gradients' second moments on their way into the network, rows and columns
+            each if they are at least 2 and at most so many, and updates back; 0 to 8192. 0 for
+            none.
         dynamic_output_scale: off, the step is 2 sigmoid(read-out) times the raw direction, with no
             log learning rate kept. Only for `step_size="learned"`.
         learnable_input_decay: off, the momentum decay is the constant 0.89.
@@ -84,6 +88,7 @@ class HierarchicalRNNConfig:
     tensor_step_size: bool = False
     averaging: float = 0.0
     alignment_control: bool = False
+    rotation_limit: int = 0
     dynamic_output_scale: bool = True
     learnable_input_decay: bool = True
     learnable_scale_decay: bool = True
@@ -107,6 +112,7 @@ class HierarchicalRNNConfig:
         check(self, "tensor_units", 0 <= self.tensor_units <= 1024, "from 0 to 1024")
         check(self, "global_units", 0 <= self.global_units <= 1024, "from 0 to 1024")
         check(self, "time_scales", 1 <= self.time_scales <= 8, "from 1 to 8")
+        check(self, "rotation_limit", 0 <= self.rotation_limit <= 8192, "from 0 to 8192")
         check(self, "step_size", self.step_size in STEP_SIZES, f"one of {STEP_SIZES}")
         check(self, "relative_learning_rate",
               self.relative_learning_rate in RELATIVE_LEARNING_RATES,

@@ -24,6 +24,7 @@ from hrnn_opt.base import PER_MODEL, PER_TENSOR, Network, State, Step
 from hrnn_opt.config import HierarchicalRNNConfig
 from hrnn_opt.layers import GlobalRNN, ParameterRNN, TensorRNN, affine
 from hrnn_opt.layout import Layout, block_sums
+from hrnn_opt.rotation import rotation_of
 
 # Constants of the released program.
 CONSTANT_INPUT_DECAY = 0.89
@@ -356,6 +357,8 @@ class HierarchicalRNN(Network):
             return ops.copy(ops.broadcast_to(vector, (units, *shape)))
 
         scales = config.time_scales
+        rotation = rotation_of(layout.shapes, config.rotation_limit)
+        moments, axes = rotation.init_state(models) if rotation else (None, None)
         return State(
             hidden=start("parameter_start", config.parameter_units, rows),
             averages=ops.zeros((scales, *rows)) if scales > 1 else None,
@@ -370,8 +373,10 @@ class HierarchicalRNN(Network):
             global_hidden=start("global_start", config.global_units, models),
             update_scale=(
                 ops.zeros((2, *models, layout.tensors)) if config.update_scale_decay else None),
-            steps=ops.zeros(models) if config.averaging else None,
+            steps=ops.zeros(models) if config.averaging or rotation else None,
             log_step_size=ops.zeros(models) if config.alignment_control else None,
+            moments=moments,
+            axes=axes,
             true_parameters=(
                 ops.convert_to_tensor(parameters) if config.attends else None),
         )
@@ -406,6 +411,19 @@ class HierarchicalRNN(Network):
         """
         config = self.config
         gradient = ops.clip(gradient, -_LARGEST_GRADIENT, _LARGEST_GRADIENT)
+        moments, axes = state.moments, state.axes
+        rotation = rotation_of(layout.shapes, config.rotation_limit)
+
+        def turned(buffer: Any, **how: bool) -> Any:
+            if rotation is None or buffer is None:
+                return buffer
+            return layout.flatten(rotation.turn(axes, layout.unflatten(buffer), **how))
+
+        if rotation:
+            moments, axes = rotation.observe(
+                moments, axes, layout.unflatten(gradient), state.steps)
+            gradient = turned(gradient, cleaned=True)
+            offset = turned(offset) if config.alignment_control else None
         of_parameters = State(**{field: getattr(state, field) for field in _MOVED})
         arguments = (
             of_parameters, gradient, self._parameter_bias(layout, state),
@@ -429,8 +447,10 @@ class HierarchicalRNN(Network):
 
         new_state = moved.state._replace(
             tensor_hidden=tensor_hidden, global_hidden=global_hidden, update_scale=update_scale,
-            steps=steps, log_step_size=log_step_size, true_parameters=state.true_parameters)
-        update, attended_update = updates if config.lookahead else (*updates, None)
+            steps=steps, log_step_size=log_step_size, moments=moments, axes=axes,
+            true_parameters=state.true_parameters)
+        update, attended_update = (
+            turned(x, back=True) for x in (updates if config.lookahead else (*updates, None)))
         if active is not None:
             new_state, update, attended_update = self._keep_inactive(
                 layout, active, state, new_state, update, attended_update)
@@ -727,10 +747,10 @@ class HierarchicalRNN(Network):
     def _averaging(self, state: State) -> tuple[Any, Any]:
         """(...) steps taken, and the weight of the new iterate in the average of all: an iterate
         counts in proportion to its number."""
-        if not self.config.averaging:
+        if state.steps is None:
             return None, None
         steps = state.steps + 1.0
-        return steps, 2.0 / (steps + 1.0)
+        return steps, 2.0 / (steps + 1.0) if self.config.averaging else None
 
     def _log_step_size(
         self, layout: Layout, state: State, gradient: Any, offset: Any, mean_squares: Any,

@@ -18,8 +18,8 @@ from hrnn_opt.network import move_average
 from hrnn_opt.sharding import layout_of
 
 STATE_DTYPES = ("float32", "bfloat16")
-# Counts and slow averages of single numbers, which half the bits cannot hold.
-_WIDE = ("steps", "update_scale", "log_step_size")
+# Counts, slow averages and orthonormal axes, which half the bits cannot hold.
+_WIDE = ("steps", "update_scale", "log_step_size", "moments", "axes")
 
 
 @keras.saving.register_keras_serializable(package="hrnn_opt")

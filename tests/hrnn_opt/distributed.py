@@ -24,7 +24,7 @@ WEIGHTS = {
     0.0: weights(lookahead=True),
     0.9: weights(
         step_size="normalized", averaging=0.9, update_scale_decay=0.9, bounded_updates=True,
-        alignment_control=True),
+        alignment_control=True, rotation_limit=4),
 }
 
 

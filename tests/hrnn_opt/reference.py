@@ -21,6 +21,35 @@ def gru(meta, name, x, h, bias):
     return u * h + (1 - u) * c
 
 
+class Turned:
+    """The turned axes of one tensor."""
+
+    def __init__(self, shape, limit):
+        self.matrix = (int(np.prod(shape[:-1])), shape[-1]) if len(shape) > 1 else (1, 1)
+        self.moments = [np.zeros((n, n)) for n in self.matrix]
+        self.axes = [np.eye(n) for n in self.matrix]
+        self.turned = [2 <= n <= limit for n in self.matrix]
+        self.steps = 0
+
+    def observe(self, gradient):
+        x = gradient.reshape(self.matrix) if any(self.turned) else np.ones((1, 1))
+        t, self.steps = self.steps, self.steps + 1
+        for i, square in enumerate((x @ x.T, x.T @ x)):
+            keep = min(t / (t + 1), 0.999)
+            self.moments[i] = keep * self.moments[i] + (1 - keep) * square / (x**2).sum()
+            if self.turned[i] and (t < 10 or t % 10 == 0):
+                q, r = np.linalg.qr(self.moments[i] @ self.axes[i] + 1e-6 * self.axes[i])
+                self.axes[i] = q * np.where(np.diag(r) < 0, -1, 1)
+
+    def turn(self, x, back=False):
+        left, right = self.axes
+        if not any(self.turned):
+            return x
+        matrix = x.reshape(self.matrix)
+        matrix = left @ matrix @ right.T if back else left.T @ matrix @ right
+        return np.where(abs(matrix) > 1e-4 * abs(x).max(), matrix, 0).reshape(x.shape)
+
+
 class Reference:
     """The whole optimizer on a list of tensors.
 

@@ -28,6 +28,9 @@ FORMS = {
     "averaging": dict(
         step_size="normalized", averaging=0.9, update_scale_decay=0.99, tensor_step_size=True,
         width_exponent=0.5, alignment_control=True),
+    "turned": dict(
+        step_size="normalized", averaging=0.9, update_scale_decay=0.99, width_exponent=0.5,
+        alignment_control=True, rotation_limit=16),
     "no output scale": dict(dynamic_output_scale=False),
     "one scale, one level": dict(time_scales=1, tensor_units=0, global_units=0),
 }
@@ -195,7 +198,7 @@ def test_what_is_logged_is_what_the_state_says(tmp_path, form):
         assert_same(found, watch.seen[step])
         assert found["overall/update RMS"] > 1e-5
         ahead = found.get("overall/distance ahead RMS", 0)
-        assert (ahead > 1e-5) == (form in ("lookahead", "averaging"))
+        assert (ahead > 1e-5) == (form in ("lookahead", "averaging", "turned"))
 
 
 @pytest.mark.parametrize("form", ["learned", "normalized", "no output scale"])

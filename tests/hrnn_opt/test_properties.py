@@ -17,6 +17,9 @@ FORMS = {
     "normalized": dict(
         step_size="normalized", averaging=0.9, update_scale_decay=0.99, bounded_updates=True,
         alignment_control=True),
+    "turned": dict(
+        step_size="normalized", averaging=0.9, update_scale_decay=0.99, bounded_updates=True,
+        alignment_control=True, rotation_limit=8),
 }
 PATTERNS = ("normal", "zeros", "constant", "sparse", "one entry")
 

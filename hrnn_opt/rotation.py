@@ -1,0 +1,197 @@
+"""The axes in which the parameters' level works: of each tensor, those of its gradients' spread.
+
+A tensor is a matrix, all axes but the last by the last. Its gradients G have second moments over
+its rows, E[G G'], and over its columns, E[G' G]; their eigenvectors are axes along which entries of
+the turned gradient are hardly correlated. What is scaled entry by entry there is scaled as by the
+inverse of the whole covariance (Shampoo, Gupta et al. 2018; Vyas et al. 2024, "SOAP", section 4,
+whose axes these are), which entry by entry in the parameters' own axes it is not.
+
+Dimension letters: G tensors of one shape, M x N, and `...` as everywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+# Of the running means of second moments; before so many steps, means over all of them.
+_MOMENT_DECAY = 0.999
+# Steps from one turn of the axes to the next; the first so many steps turn them each.
+_INTERVAL = 10
+# Keeps axes along which there are no gradients where they are. Second moments have a trace of 1.
+_SHIFT = 1e-6
+# What turning may make of zeros, relative to a tensor's largest entry.
+_ROUNDING = 1e-4
+
+
+class _Side(NamedTuple):
+    """One side, the rows or the columns, of all matrices of one shape, where it is turned.
+
+    Attributes:
+        group: position among the shapes.
+        columns: whether it is the columns.
+        count, size: of the matrices, and of their rows or columns.
+        place: where its (count, size, size) numbers lie in the flat vector of all sides.
+    """
+
+    group: int
+    columns: bool
+    count: int
+    size: int
+    place: slice
+
+
+class Rotation:
+    """Which tensors are turned, and the three things to do with them: see `rotation_of`.
+
+    Args:
+        shapes: of the tensors.
+        limit: rows and columns are turned if they are at least 2 and at most so many.
+
+    Attributes:
+        numbers: how many the second moments of all sides have, and as many their axes.
+    """
+
+    def __init__(self, shapes: Sequence[Sequence[int]], limit: int) -> None:
+        self._shapes = [tuple(shape) for shape in shapes]
+        members: dict[tuple[int, int], list[int]] = {}
+        for k, shape in enumerate(self._shapes):
+            matrix = (math.prod(shape[:-1]), shape[-1]) if len(shape) > 1 else (1, 1)
+            if any(2 <= size <= limit for size in matrix):
+                members.setdefault(matrix, []).append(k)
+        self._groups = list(members.items())
+        self._sides, self.numbers = [], 0
+        for i, (matrix, tensors) in enumerate(self._groups):
+            for columns, size in enumerate(matrix):
+                if 2 <= size <= limit:
+                    end = self.numbers + len(tensors) * size**2
+                    self._sides.append(_Side(
+                        i, bool(columns), len(tensors), size, slice(self.numbers, end)))
+                    self.numbers = end
+
+    def init_state(self, models: tuple[int, ...] = ()) -> tuple[Any, Any]:
+        """(..., numbers) second moments of no gradient, and the parameters' own axes."""
+        axes = np.concatenate([
+            np.tile(np.eye(side.size, dtype="float32").reshape(-1), side.count)
+            for side in self._sides])
+        return (ops.zeros((*models, self.numbers)),
+                ops.copy(ops.broadcast_to(ops.convert_to_tensor(axes), (*models, self.numbers))))
+
+    def observe(
+        self, moments: Any, axes: Any, gradients: Sequence[Any], steps: Any
+    ) -> tuple[Any, Any]:
+        """Second moments with these gradients, and axes turned towards their eigenvectors.
+
+        Q <- the orthogonal factor of (C + 1e-6) Q, a step of orthogonal iteration, with C the
+        running mean of G G' / |G|^2 or G' G / |G|^2: gradients count alike, whatever their size. A
+        tensor whose gradient is 0 keeps both.
+
+        Args:
+            moments, axes: (..., numbers), as they were.
+            gradients: (..., *shape) of each tensor.
+            steps: (...) steps taken so far.
+
+        Returns:
+            The new moments and axes.
+        """
+        decay = ops.minimum(steps / (steps + 1.0), _MOMENT_DECAY)[..., None, None, None]
+        groups, known = [], []
+        for x in self._stacked(gradients):
+            # Squares of what is far from 1 leave 32 bits.
+            largest = ops.max(ops.abs(x), axis=(-2, -1), keepdims=True)
+            x = x / ops.where(largest > 0, largest, 1.0)
+            known.append(largest > 0)
+            groups.append(x * ops.rsqrt(ops.where(
+                largest > 0, ops.sum(x * x, axis=(-2, -1), keepdims=True), 1.0)))
+
+        new_moments = []
+        for side, old in zip(self._sides, self._split(moments)):
+            x = groups[side.group]
+            across = ops.swapaxes(x, -2, -1)
+            square = ops.matmul(across, x) if side.columns else ops.matmul(x, across)
+            new_moments.append(ops.where(
+                known[side.group], decay * old + (1.0 - decay) * square, old))
+
+        def turned() -> Any:
+            new_axes = []
+            for side, moment, old in zip(self._sides, new_moments, self._split(axes)):
+                basis, upper = ops.qr(ops.matmul(moment, old) + _SHIFT * old)
+                # The factor is unique but for signs; axes are not to flip.
+                flipped = ops.expand_dims(ops.diagonal(upper, axis1=-2, axis2=-1) < 0, -2)
+                new_axes.append(ops.where(
+                    known[side.group], ops.where(flipped, -basis, basis), old))
+            return self._joined(new_axes)
+
+        due = ops.logical_or(steps < _INTERVAL, ops.equal(ops.mod(steps, _INTERVAL), 0.0))
+        if len(due.shape) == 0:
+            new_axes = ops.cond(due, turned, lambda: axes)
+        else:
+            new_axes = ops.where(ops.expand_dims(due, -1), turned(), axes)
+        return self._joined(new_moments), ops.stop_gradient(new_axes)
+
+    def turn(
+        self, axes: Any, tensors: Sequence[Any], back: bool = False, cleaned: bool = False
+    ) -> list[Any]:
+        """Tensors (..., *shape), each in the turned axes; or back from there.
+
+        Args:
+            axes: (..., numbers).
+            tensors: (..., *shape) each.
+            back: from the turned axes to the parameters' own.
+            cleaned: entries that only rounding keeps from 0 are made 0. Gradients of few examples
+                have many; entries are to be scaled by their own mean squares, however small.
+        """
+        given = self._stacked(tensors)
+        groups = list(given)
+        for side, basis in zip(self._sides, self._split(axes)):
+            across = ops.swapaxes(basis, -2, -1)
+            x = groups[side.group]
+            if side.columns:
+                x = ops.matmul(x, across if back else basis)
+            else:
+                x = ops.matmul(basis if back else across, x)
+            groups[side.group] = x
+        if cleaned:
+            groups = [
+                ops.where(ops.abs(x) > _ROUNDING * ops.max(
+                    ops.abs(old), axis=(-2, -1), keepdims=True), x, 0.0)
+                for x, old in zip(groups, given)]
+        found = list(tensors)
+        for (_, members), x in zip(self._groups, groups):
+            for i, k in enumerate(members):
+                found[k] = ops.reshape(x[..., i, :, :], tensors[k].shape)
+        return found
+
+    def _stacked(self, tensors: Sequence[Any]) -> list[Any]:
+        """(..., G, M, N) for each shape of a matrix that is turned."""
+        stacks = []
+        for matrix, members in self._groups:
+            matrices = []
+            for k in members:
+                models = tuple(tensors[k].shape)[: -len(self._shapes[k])]
+                matrices.append(ops.reshape(tensors[k], (*models, *matrix)))
+            stacks.append(ops.stack(matrices, axis=-3))
+        return stacks
+
+    def _split(self, flat: Any) -> list[Any]:
+        """(..., numbers) as (..., G, size, size) for each side."""
+        models = tuple(flat.shape)[:-1]
+        return [
+            ops.reshape(flat[..., side.place], (*models, side.count, side.size, side.size))
+            for side in self._sides]
+
+    def _joined(self, sides: Sequence[Any]) -> Any:
+        return ops.concatenate(
+            [ops.reshape(x, (*tuple(x.shape)[:-3], -1)) for x in sides], axis=-1)
+
+
+@functools.cache
+def rotation_of(shapes: tuple[tuple[int, ...], ...], limit: int) -> Rotation | None:
+    """The rotation of tensors of these shapes; None where none of them is turned."""
+    rotation = Rotation(shapes, limit)
+    return rotation if rotation.numbers else None
