@@ -135,8 +135,8 @@ def soak(
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-m", "eval.soak", str(folder), str(epochs), str(every)]
     while True:
-        until = [str(math.ceil(moments[0]) + 1)] if moments else []
-        worker = subprocess.Popen([*command, *until], env=environment)
+        killed_by = [str(math.ceil(moments[0]) + 1)] if moments else []
+        worker = subprocess.Popen([*command, *killed_by], env=environment)
         try:
             while worker.poll() is None:
                 lines = read_log(folder)

@@ -414,15 +414,15 @@ class HierarchicalRNN(Network):
         moments, axes = state.moments, state.axes
         rotation = rotation_of(layout.shapes, config.rotation_limit)
 
-        def turned(buffer: Any, **how: bool) -> Any:
+        def turned(buffer: Any, back: bool = False) -> Any:
             if rotation is None or buffer is None:
                 return buffer
-            return layout.flatten(rotation.turn(axes, layout.unflatten(buffer), **how))
+            return layout.flatten(rotation.turn(axes, layout.unflatten(buffer), back))
 
         if rotation:
-            moments, axes = rotation.observe(
-                moments, axes, layout.unflatten(gradient), state.steps)
-            gradient = turned(gradient, cleaned=True)
+            gradients = layout.unflatten(gradient)
+            moments, axes = rotation.observe(moments, axes, gradients, state.steps)
+            gradient = layout.flatten(rotation.turn(axes, gradients, cleaned=True))
             offset = turned(offset) if config.alignment_control else None
         of_parameters = State(**{field: getattr(state, field) for field in _MOVED})
         arguments = (

@@ -59,7 +59,7 @@ class Tasks(NamedTuple):
 _MODELS_AXIS = State(
     hidden=1, averages=1, mean_squares=1, input_decay=0, scale_decay=0, log_learning_rate=0,
     tensor_hidden=1, global_hidden=1, update_scale=1, steps=0, log_step_size=0, moments=0,
-    axes=0,     true_parameters=0)
+    axes=0, true_parameters=0)
 
 
 def _select(condition: jax.Array, new: jax.Array, old: jax.Array, axis: int = 0) -> jax.Array:

@@ -50,9 +50,9 @@ def test_what_is_turned():
 def test_the_axes_become_the_eigenvectors():
     rotation, steps = Rotation(SHAPES, LIMIT), correlated(300)
     moments, axes = observed(rotation, steps)
-    first = [np.stack([g[0] / np.linalg.norm(g[0]) for g in steps])]
-    rows = np.mean([x @ x.T for x in first[0]], axis=0)
-    columns = np.mean([x.T @ x for x in first[0]], axis=0)
+    first = [g[0] / np.linalg.norm(g[0]) for g in steps]
+    rows = np.mean([x @ x.T for x in first], axis=0)
+    columns = np.mean([x.T @ x for x in first], axis=0)
     found = [np.array(ops.convert_to_numpy(x)) for x in (moments, axes)]
     places = slice(0, 9), slice(2 * 9, 2 * 9 + 4)
     for place, expected in zip(places, (rows, columns)):
