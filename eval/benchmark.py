@@ -25,14 +25,15 @@ from absl import flags
 
 from eval import cli
 
+MODELS = ["mnist_conv", "resnet50v2"]
+
 OPTIONS = flags.FlagValues()
 flags.DEFINE_integer("unroll", 100, "Inner steps in a truncation.", flag_values=OPTIONS)
 flags.DEFINE_integer("repeats", 5, "Timed runs, of which the median counts.", flag_values=OPTIONS)
 flags.DEFINE_integer(
     "objective_every", 1, "Evaluate the meta-objective at every so-many-th inner step.",
     flag_values=OPTIONS)
-flags.DEFINE_enum("model", "mnist_conv", ["mnist_conv", "resnet50v2"], "Of `train`.",
-                  flag_values=OPTIONS)
+flags.DEFINE_enum("model", "mnist_conv", MODELS, "Of `train`.", flag_values=OPTIONS)
 flags.DEFINE_string("network", "mlp_relu", "Of `logging`: a network of `python -m eval mnist`.",
                     flag_values=OPTIONS)
 flags.DEFINE_integer("every", 100, "Of `logging`: batches from one record to the next.",
@@ -44,6 +45,9 @@ flags.DEFINE_enum("backend", None, ["jax", "tensorflow", "torch"],
 flags.DEFINE_integer("parameters", 1_000_000, "Of `step`.", lower_bound=1, flag_values=OPTIONS)
 flags.DEFINE_integer("tensors", 1, "Of `step`: how many the parameters lie in, of sizes over three "
                      "decades.", lower_bound=1, flag_values=OPTIONS)
+flags.DEFINE_enum("shapes_of", None, MODELS,
+                  "Of `step`: the tensors of this model, in place of vectors of --parameters.",
+                  flag_values=OPTIONS)
 flags.DEFINE_string("weights", "default", "Of `step`: of HierarchicalLOpt.", flag_values=OPTIONS)
 flags.DEFINE_enum("state_dtype", "float32", ["float32", "bfloat16"], "Of `step`.",
                   flag_values=OPTIONS)
@@ -127,6 +131,17 @@ def meta_throughput(case: str, unroll: int, repeats: int, objective_every: int) 
     return result
 
 
+def _model(name: str) -> Any:
+    import keras
+
+    from eval import networks
+
+    if name == "mnist_conv":
+        return networks.build("conv_relu")
+    return keras.applications.ResNet50V2(
+        weights=None, input_shape=(224, 224, 3), classes=1000, classifier_activation=None)
+
+
 def train_steps(model: str, batch_size: int, repeats: int) -> dict[str, Any]:
     """Seconds of a whole training step with each optimizer, all in this process, taking turns.
 
@@ -140,16 +155,9 @@ def train_steps(model: str, batch_size: int, repeats: int) -> dict[str, Any]:
         median over the rounds; and `first_call_seconds`, with building and compiling.
     """
     import jax
-    import keras
     import numpy as np
 
-    from eval import jax_session, networks, optimizers
-
-    def build() -> keras.Model:
-        if model == "mnist_conv":
-            return networks.build("conv_relu")
-        return keras.applications.ResNet50V2(
-            weights=None, input_shape=(224, 224, 3), classes=1000, classifier_activation=None)
+    from eval import jax_session, optimizers
 
     shape, classes = ((28, 28, 1), 10) if model == "mnist_conv" else ((224, 224, 3), 1000)
     rng = np.random.default_rng(0)
@@ -162,7 +170,7 @@ def train_steps(model: str, batch_size: int, repeats: int) -> dict[str, Any]:
     steps, states, first = {}, {}, {}
     for name in names:
         started = time.perf_counter()
-        network, optimizer = build(), optimizers.build(
+        network, optimizer = _model(model), optimizers.build(
             name, learning_rate=None, schedule="constant", steps=1)
         optimizer.build(network.trainable_variables)
         steps[name] = jax_session.compile_step(network, optimizer)
@@ -220,10 +228,13 @@ def _main_step() -> int:
     from hrnn_opt import HierarchicalLOpt
 
     cli.check_weights(OPTIONS.weights)
-    try:
-        shapes = step_cost.spread_shapes(OPTIONS.parameters, OPTIONS.tensors)
-    except ValueError as error:
-        raise cli.UsageError(str(error)) from None
+    if OPTIONS.shapes_of:
+        shapes = [tuple(v.shape) for v in _model(OPTIONS.shapes_of).trainable_variables]
+    else:
+        try:
+            shapes = step_cost.spread_shapes(OPTIONS.parameters, OPTIONS.tensors)
+        except ValueError as error:
+            raise cli.UsageError(str(error)) from None
     costs = step_cost.measure({
         "ours": lambda: HierarchicalLOpt(
             OPTIONS.weights, state_dtype=OPTIONS.state_dtype, jit_compile=OPTIONS.jit_compile,

@@ -56,7 +56,7 @@ class HierarchicalRNNConfig:
             for none. Not together with lookahead.
         alignment_control: with `step_size="normalized"` and averaging, all updates have a factor
             that grows or falls by how gradients are aligned with the way from the fast iterate to
-            the average, where they are felt.
+            the average, in the metric of the steps.
         rotation_limit: matrices (all axes of a tensor but the last, by the last) are turned to the
             axes of their gradients' second moments on their way into the network, rows and columns
             each if they are at least 2 and at most so many, and updates back; 0 to 8192. 0 for

@@ -37,13 +37,12 @@ LOG_STEP_SIZE_BOUND = math.log(1e4)
 # How alignment steers it before training. At rates that train networks well, the cosine of a
 # gradient with the way to the average is about the target, early and late; the slope tells a good
 # rate from half or twice of it; the gain is a power of the number of steps. Control comes after a
-# delay, and wanes after so many steps, both sooner where it lets steps grow: at first gradients
-# point anywhere, and networks bear large steps; later they want smaller ones. So steps also fall
-# with a power of time: of what has saturated units, the cosine does not tell that they are too
-# large, and what the first steps led to must not be kept for ever.
+# delay: the way lags behind the rate, which without it would shoot far beyond what suits in the
+# first steps and saturate units, of which the cosine does not tell that steps are too large. It
+# wanes after so many steps, sooner where it lets them grow, as later they must be smaller. For
+# what the first steps led to must not be kept for ever, they also fall with a power of time.
 _ALIGNMENT_START = {
-    "target": -0.05, "slope": 20.0, "gain": 2.0,
-    "log_delay": math.log(20.0), "log_growth_delay": math.log(5.0),
+    "target": -0.02, "slope": 20.0, "gain": 2.0, "log_delay": math.log(50.0),
     "log_steps": math.log(5000.0), "log_growth_steps": math.log(500.0), "decay": 0.2}
 # Inputs of a unit at which `width_exponent` changes nothing.
 REFERENCE_WIDTH = 256
@@ -759,9 +758,9 @@ class HierarchicalRNN(Network):
         """(...) log of the factor of all updates, after this step.
 
         At step t, s <- s + gain / ((t + delay) (1 + t / steps)) tanh(slope (c - target))
-        - decay / (t + growth_steps). The delay and the steps are those of growth where the tanh is
-        positive, and
-        c = g . d / sqrt(g . g  sum_i min(1, g_i^2 / v_i) d_i^2), with d = x - y and v = lambda_1.
+        - decay / (t + growth_steps). The steps are those of growth where the tanh is positive, and
+        c = g . d / sqrt(sum_i g_i^2 / sqrt(v_i)  sum_i sqrt(v_i) d_i^2), with d = x - y and
+        v = lambda_1.
 
         d, the way from the fast iterate to the average (`move_average`), is made of earlier
         updates, and the gradient's noise is new, so that their product has no bias. While the
@@ -769,33 +768,32 @@ class HierarchicalRNN(Network):
         have gone further. Once the fast iterate strays about a valley by noise, more so the larger
         its steps are, gradients point back to the average: it is negative.
 
-        c is the cosine, but for the weights of d_i^2: a gradient that is not felt cannot point
-        anywhere. Parameters that few examples use would make the cosine small, whatever the
-        gradient says of the others, and the more so the further they have strayed.
+        c is the cosine in the metric that steps are made in, of gradients over their root mean
+        square: each entry then counts by how far it moves, not by how steep it is. Those whose
+        gradients are rarely felt hardly count, however far they have strayed.
         """
         if not self.config.alignment_control:
             return None
         if active is not None:
             offset = ops.where(
                 layout.to_lanes(ops.convert_to_tensor(np.asarray(active, bool))), offset, 0.0)
-        # With the floor, no gradient below its root would be felt.
+        # With the floor, the metric of gradients below its root would not be theirs.
         usual = ops.cast(mean_squares[0], "float32") - _MEAN_SQUARE_FLOOR
-        felt = ops.abs(gradient) * ops.rsqrt(ops.maximum(usual, _SMALLEST_MEAN_SQUARE))
-        felt = ops.minimum(felt, 1.0) * offset
+        metric = ops.sqrt(ops.sqrt(ops.maximum(usual, _SMALLEST_MEAN_SQUARE)))
         # Squares of what is far from 1 leave 32 bits.
         largest = ops.max(ops.abs(gradient), axis=(-2, -1), keepdims=True)
-        gradient = gradient / ops.where(largest > 0, largest, 1.0)
+        scaled = gradient / ops.where(largest > 0, largest, 1.0) / metric
+        way = offset * metric
         product, *squares = (
             ops.sum(block_sums(a * b, layout.used_lanes), axis=-1)
-            for a, b in ((gradient, offset), (gradient, gradient), (felt, felt)))
+            for a, b in ((scaled, way), (scaled, scaled), (way, way)))
         norms = squares[0] * squares[1]
         known = norms > 0
         cosine = product * ops.rsqrt(ops.where(known, norms, 1.0))
         step = state.steps + 1.0
         push = ops.tanh(self.alignment_slope * (cosine - self.alignment_target))
         growth_steps = ops.exp(self.alignment_log_growth_steps)
-        delay = ops.where(
-            push > 0, ops.exp(self.alignment_log_growth_delay), ops.exp(self.alignment_log_delay))
+        delay = ops.exp(self.alignment_log_delay)
         steps = ops.where(push > 0, growth_steps, ops.exp(self.alignment_log_steps))
         change = (self.alignment_gain / ((step + delay) * (1.0 + step / steps)) * push
                   - self.alignment_decay / (step + growth_steps))

@@ -1,5 +1,6 @@
 """The benchmark of the step by itself, on every backend."""
 
+import collections
 import json
 import types
 
@@ -30,6 +31,17 @@ def test_the_step_is_measured_beside_adams(capsys, state_dtype, bytes_):
     assert report["ratio"] == pytest.approx(
         report["million_parameters_per_second"] / report["adam_million_parameters_per_second"])
     assert report["first_call_seconds"] > 0
+
+
+def test_the_step_is_measured_on_the_tensors_of_a_model(capsys, monkeypatch):
+    measured = []
+    monkeypatch.setattr(step_cost, "measure", lambda optimizers, shapes, repeats: (
+        measured.extend(shapes), collections.defaultdict(lambda: collections.defaultdict(int, {
+            "million_parameters_per_second": 1.0})))[1])
+    assert main(["benchmark", "step", "--shapes_of=mnist_conv", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ratio"] == 1.0
+    kernels = [shape for shape in measured if len(shape) > 1]
+    assert kernels == [(3, 3, 1, 8), (5, 5, 8, 8), (28 * 28 * 8, 10)]
 
 
 def test_what_logging_costs_is_measured(capsys, monkeypatch):

@@ -173,12 +173,12 @@ class Reference:
         self.steps += 1
         if not g.any() or not x.any():
             return
-        felt = np.minimum(1, g**2 / np.maximum(usual, 1e-20))
-        cosine = g @ x / np.sqrt(g @ g) / np.sqrt(felt @ x**2)
+        metric = np.sqrt(np.maximum(usual, 1e-20))
+        cosine = g @ x / np.sqrt(g @ (g / metric)) / np.sqrt(x @ (x * metric))
         push = np.tanh(meta["alignment_slope"] * (cosine - meta["alignment_target"]))
         growth = "growth_" if push > 0 else ""
         delay, steps, growth_steps = (np.exp(meta[f"alignment_log_{name}"]) for name in (
-            f"{growth}delay", f"{growth}steps", "growth_steps"))
+            "delay", f"{growth}steps", "growth_steps"))
         gain = meta["alignment_gain"] / (self.steps + delay) / (1 + self.steps / steps)
         fall = meta["alignment_decay"] / (self.steps + growth_steps)
         self.log_step_size += gain * push - fall

@@ -42,8 +42,8 @@ def test_the_default_is_the_papers_network():
     ({"step_size": "normalized"}, 12, set(), {"step_size_offset"}),
     ({"step_size": "normalized", "averaging": 0.9, "alignment_control": True}, 12,
      {f"alignment_{name}" for name in (
-         "target", "slope", "gain", "log_delay", "log_growth_delay", "log_steps",
-         "log_growth_steps", "decay")},
+         "target", "slope", "gain", "log_delay", "log_steps", "log_growth_steps",
+         "decay")},
      {"step_size_offset"}),
     ({"step_size": "normalized", "tensor_step_size": True}, 12, {"tensor_step_size_weights"},
      {"step_size_offset"}),
