@@ -46,6 +46,34 @@ class _Side(NamedTuple):
     place: slice
 
 
+def _orthonormal(matrices: Any, wanted: Any) -> Any:
+    """(..., n, n) the orthogonal factor Q of each matrix, Q R with R's diagonal positive.
+
+    By Gram and Schmidt, with each column made orthogonal twice, which is enough (Giraud et al.
+    2005). Not by `ops.qr`: on a CPU many factorizations at a time can wait for each other for ever
+    (JAX 0.10), and its factor's signs are anyone's.
+
+    Args:
+        matrices: (..., n, n) regular ones.
+        wanted: () boolean: if false there is nothing to be done, and zeros come back.
+    """
+    size = matrices.shape[-1]
+    columns = size * ops.cast(wanted, "int32")
+    return ops.fori_loop(0, columns, _next_column, (matrices, ops.zeros_like(matrices)))[1]
+
+
+def _next_column(k: Any, matrices_and_basis: tuple[Any, Any]) -> tuple[Any, Any]:
+    # Of the module: JAX compiles a loop's body once for each function that it sees.
+    matrices, basis = matrices_and_basis
+    here = ops.cast(ops.equal(ops.arange(matrices.shape[-1]), k), "float32")
+    column = ops.matmul(matrices, ops.expand_dims(here, -1))
+    for _ in range(2):
+        inside = ops.matmul(ops.swapaxes(basis, -2, -1), column)
+        column = column - ops.matmul(basis, inside)
+    column = column * ops.rsqrt(ops.sum(column * column, axis=-2, keepdims=True))
+    return matrices, basis + column * here
+
+
 class Rotation:
     """Which tensors are turned, and the three things to do with them: see `rotation_of`.
 
@@ -73,6 +101,10 @@ class Rotation:
                     self._sides.append(_Side(
                         i, bool(columns), len(tensors), size, slice(self.numbers, end)))
                     self.numbers = end
+        sizes: dict[int, list[int]] = {}
+        for i, side in enumerate(self._sides):
+            sizes.setdefault(side.size, []).append(i)
+        self._of_one_size = list(sizes.values())
 
     def init_state(self, models: tuple[int, ...] = ()) -> tuple[Any, Any]:
         """(..., numbers) second moments of no gradient, and the parameters' own axes."""
@@ -101,7 +133,7 @@ class Rotation:
         """
         decay = ops.minimum(steps / (steps + 1.0), _MOMENT_DECAY)[..., None, None, None]
         groups, known = [], []
-        for x in self._stacked(gradients):
+        for x in self._stacked([ops.stop_gradient(g) for g in gradients]):
             # Squares of what is far from 1 leave 32 bits.
             largest = ops.max(ops.abs(x), axis=(-2, -1), keepdims=True)
             x = x / ops.where(largest > 0, largest, 1.0)
@@ -117,22 +149,21 @@ class Rotation:
             new_moments.append(ops.where(
                 known[side.group], decay * old + (1.0 - decay) * square, old))
 
-        def turned() -> Any:
-            new_axes = []
-            for side, moment, old in zip(self._sides, new_moments, self._split(axes)):
-                basis, upper = ops.qr(ops.matmul(moment, old) + _SHIFT * old)
-                # The factor is unique but for signs; axes are not to flip.
-                flipped = ops.expand_dims(ops.diagonal(upper, axis1=-2, axis2=-1) < 0, -2)
-                new_axes.append(ops.where(
-                    known[side.group], ops.where(flipped, -basis, basis), old))
-            return self._joined(new_axes)
-
         due = ops.logical_or(steps < _INTERVAL, ops.equal(ops.mod(steps, _INTERVAL), 0.0))
-        if len(due.shape) == 0:
-            new_axes = ops.cond(due, turned, lambda: axes)
-        else:
-            new_axes = ops.where(ops.expand_dims(due, -1), turned(), axes)
-        return self._joined(new_moments), ops.stop_gradient(new_axes)
+        turned = due[..., None, None, None]
+        old_axes = self._split(axes)
+        new_axes = list(old_axes)
+        for sides in self._of_one_size:
+            old = ops.concatenate([old_axes[i] for i in sides], axis=-3)
+            moment = ops.concatenate([new_moments[i] for i in sides], axis=-3)
+            basis = _orthonormal(ops.matmul(moment, old) + _SHIFT * old, ops.any(due))
+            end = 0
+            for i in sides:
+                start, end = end, end + self._sides[i].count
+                new_axes[i] = ops.where(
+                    ops.logical_and(turned, known[self._sides[i].group]),
+                    basis[..., start:end, :, :], old_axes[i])
+        return self._joined(new_moments), self._joined(new_axes)
 
     def turn(
         self, axes: Any, tensors: Sequence[Any], back: bool = False, cleaned: bool = False

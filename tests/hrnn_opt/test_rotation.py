@@ -1,5 +1,8 @@
 """Turned axes: what they are, and what the optimizer does in them."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -87,6 +90,26 @@ def test_the_size_of_gradients_does_not_matter(scale):
     scaled = observed(rotation, [[g * np.float32(scale) for g in step] for step in steps])
     for a, b in zip(plain, scaled):
         np.testing.assert_allclose(ops.convert_to_numpy(b), ops.convert_to_numpy(a), atol=1e-4)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX compiles for these threads")
+def test_many_sizes_at_a_time_do_not_wait_for_each_other():
+    """Factorizations of stacks, on the CPU's own threads, did with JAX 0.10: in a process of its
+    own, that it can be killed."""
+    program = """
+import jax, numpy as np
+from hrnn_opt.rotation import Rotation
+shapes = [(n, 200) for n in range(32, 72) for _ in range(3)]
+rotation = Rotation(shapes, 128)
+observe = jax.jit(rotation.observe)
+rng = np.random.default_rng(0)
+state = rotation.init_state()
+for step in range(5):
+    gradients = [rng.normal(size=shape).astype("float32") for shape in shapes]
+    state = jax.block_until_ready(observe(*state, gradients, np.float32(step)))
+assert np.isfinite(state[1]).all()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=200)
 
 
 def test_a_tensor_without_gradient_keeps_its_axes():
