@@ -92,7 +92,7 @@ def test_the_size_of_gradients_does_not_matter(scale):
         np.testing.assert_allclose(ops.convert_to_numpy(b), ops.convert_to_numpy(a), atol=1e-4)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX compiles for these threads")
+@pytest.mark.jax_only
 def test_many_sizes_at_a_time_do_not_wait_for_each_other():
     """Factorizations of stacks, on the CPU's own threads, did with JAX 0.10: in a process of its
     own, that it can be killed."""
