@@ -1,24 +1,44 @@
-"""Learned optimization for Keras 3: an optimizer that is itself a recurrent network."""
+"""Learned optimizers for Keras 3."""
 
-from hrnn_opt.callbacks import LearningRateDynamics, SwapLookahead
-from hrnn_opt.config import HierarchicalRNNConfig
-from hrnn_opt.layout import Layout
-from hrnn_opt.lstm import CoordinatewiseLSTM, CoordinatewiseLSTMConfig
-from hrnn_opt.network import HierarchicalRNN
-from hrnn_opt.optimizer import HierarchicalLOpt
-from hrnn_opt.schedules import InverseSquareRootDecay
-from hrnn_opt.weights import Pretrained
+from hrnn_opt import networks, rules
+from hrnn_opt.files.weights import Pretrained
+from hrnn_opt.interface import Field, LearnedOptimizer, NetworkConfig, Seen, Step
+from hrnn_opt.networks import (
+    CoordinatewiseLSTM,
+    CoordinatewiseLSTMConfig,
+    Direction,
+    HierarchicalRNN,
+    HierarchicalRNNConfig,
+)
+from hrnn_opt.places.layout import Layout
+from hrnn_opt.registry import register
+from hrnn_opt.rules import Alignment, Averaging, Rescaling, Rotation
+from hrnn_opt.training.callbacks import LearningRateDynamics, SwapLookahead
+from hrnn_opt.training.optimizer import HierarchicalLOpt, LearnedOpt
 
 __version__ = "0.1.0"
 __all__ = [
+    "Alignment",
+    "Averaging",
     "CoordinatewiseLSTM",
     "CoordinatewiseLSTMConfig",
+    "Direction",
+    "Field",
     "HierarchicalLOpt",
     "HierarchicalRNN",
     "HierarchicalRNNConfig",
-    "InverseSquareRootDecay",
     "Layout",
+    "LearnedOpt",
+    "LearnedOptimizer",
     "LearningRateDynamics",
+    "NetworkConfig",
     "Pretrained",
+    "Rescaling",
+    "Rotation",
+    "Seen",
+    "Step",
     "SwapLookahead",
+    "networks",
+    "register",
+    "rules",
 ]

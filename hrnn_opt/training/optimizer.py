@@ -1,4 +1,4 @@
-"""`HierarchicalLOpt`: the hierarchical RNN as a Keras optimizer, on every backend."""
+"""Learned optimizers as Keras optimizers, on every backend."""
 
 from __future__ import annotations
 
@@ -10,35 +10,29 @@ import keras
 import numpy as np
 from keras import ops
 
-from hrnn_opt import backend
-from hrnn_opt import weights as weights_lib
-from hrnn_opt.base import PER_MODEL, PER_TENSOR, State
-from hrnn_opt.kinds import NetworkConfig
-from hrnn_opt.network import move_average
-from hrnn_opt.sharding import layout_of
+from hrnn_opt.files import resolve as resolve_lib
+from hrnn_opt.files import weights as weights_lib
+from hrnn_opt.interface import NetworkConfig, Seen, State
+from hrnn_opt.places import backend
+from hrnn_opt.places.sharding import layout_of
+from hrnn_opt.registry import kinds
 
 STATE_DTYPES = ("float32", "bfloat16")
-# Counts, slow averages and orthonormal axes, which half the bits cannot hold.
-_WIDE = ("steps", "update_scale", "log_step_size", "moments", "axes")
 
 
 @keras.saving.register_keras_serializable(package="hrnn_opt")
-class HierarchicalLOpt(keras.optimizers.Optimizer):
-    """A learned optimizer: a hierarchical recurrent network that has been trained to train others.
-
-    Each parameter has a small recurrent network, which reads gradient averages at several time
-    scales and decides a direction, a step size and its own decays; a network for each tensor and
-    one for the model coordinate them.
+class LearnedOpt(keras.optimizers.Optimizer):
+    """A learned optimizer of any kind.
 
     Args:
-        weights: what the optimizer has learned: the name of shipped weights, the path of a weights
-            file or folder, a name on the Hugging Face Hub (`"user/name"`, or
-            `"user/name@revision"`), `"untrained"` (random start values), or a network: a
-            `HierarchicalRNN`, or a `CoordinatewiseLSTM`, with nothing above the parameters.
+        weights: what the optimizer is: the name of shipped weights, the path of a weights file or
+            folder, a name on the Hugging Face Hub (`"user/name"`, or `"user/name@revision"`),
+            `"untrained"` (random start values of the hierarchical RNN), or a network, of any kind
+            and in any rules.
         initial_learning_rate: where the log learning rate of every parameter starts: a positive
             number, or a range (low, high) from which they are drawn log-uniformly, half of the
-            randomness shared by a tensor (as in meta-training). Only for weights of
-            `step_size="learned"`. None: what the weights want.
+            randomness shared by a tensor (as in meta-training). Only for networks that keep one.
+            None: what the weights want.
         lookahead: take gradients at an attended location ahead of the parameters. None: as the
             weights were meta-trained; False turns it off. While training, the model's variables
             hold that location: see `SwapLookahead` and `finalize_variable_values`.
@@ -46,6 +40,10 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
             optimizer. None: what the weights want.
         state_dtype: `"float32"`, or `"bfloat16"` for half the memory. True parameters, with
             lookahead, stay in at least 32 bits.
+        hold_zero_gradients: tensors whose gradient is exactly 0 at a step are left out of it, as
+            those without gradient are, where the network would move them (a recurrent network's
+            read-out is not 0 where its inputs are). Networks that never move what has no gradient
+            need no such care.
         seed: of the drawn initial learning rates and of `"untrained"` weights. None: drawn, so
             that `keras.utils.set_random_seed` decides it.
         jit_compile: on PyTorch, whether to compile the step, with `torch.compile`. The first one
@@ -67,13 +65,11 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
 
     Example:
 
-    >>> model.compile(optimizer=HierarchicalLOpt(), loss="sparse_categorical_crossentropy")
+    >>> model.compile(optimizer=LearnedOpt("rule"), loss="sparse_categorical_crossentropy")
     >>> model.fit(x, y)
-
-    Reference:
-        Wichrowska et al., "Learned Optimizers that Scale and Generalize", ICML 2017
-        (https://arxiv.org/abs/1703.04813).
     """
+
+    _NAME = "learned_opt"
 
     def __init__(
         self,
@@ -82,6 +78,7 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         lookahead: bool | None = None,
         learning_rate: Any = None,
         state_dtype: str = "float32",
+        hold_zero_gradients: bool = True,
         seed: int | None = None,
         jit_compile: bool = False,
         weight_decay: float | None = None,
@@ -93,7 +90,7 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         ema_overwrite_frequency: int | None = None,
         loss_scale_factor: float | None = None,
         gradient_accumulation_steps: int | None = None,
-        name: str = "hierarchical_lopt",
+        name: str | None = None,
     ) -> None:
         if state_dtype not in STATE_DTYPES:
             raise ValueError(f"`state_dtype` must be one of {STATE_DTYPES}, got {state_dtype!r}.")
@@ -101,23 +98,27 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
             seed = random.randint(1, 10**9)
         elif isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ValueError(f"`seed` must be an integer of at least 0 or None, got {seed!r}.")
-        if not isinstance(jit_compile, bool):
-            raise ValueError(f"`jit_compile` must be True or False, got {jit_compile!r}.")
+        for argument, value in (
+            ("jit_compile", jit_compile), ("hold_zero_gradients", hold_zero_gradients),
+        ):
+            if not isinstance(value, bool):
+                raise ValueError(f"`{argument}` must be True or False, got {value!r}.")
         if weight_decay is not None:
             weight_decay = weights_lib.check_rate("weight_decay", weight_decay)
         with backend.replicated():
-            pretrained = weights_lib.resolve(weights, lookahead, seed)
+            pretrained = resolve_lib.resolve(weights, lookahead, seed)
+            self._check_kind(pretrained.config)
+            network = pretrained.network()
         if learning_rate is None:
-            learning_rate = pretrained.schedule()
+            learning_rate = pretrained.learning_rate
         elif not callable(learning_rate):
             learning_rate = weights_lib.check_rate("learning_rate", learning_rate)
         if initial_learning_rate is not None:
             initial_learning_rate = weights_lib.check_initial_learning_rate(initial_learning_rate)
-            if pretrained.config.step_size != "learned":
+            if not network.takes_log_rates:
                 raise ValueError(
-                    "`initial_learning_rate` must be None for weights of step_size="
-                    f"{pretrained.config.step_size!r} (use `learning_rate`), got "
-                    f"{initial_learning_rate!r}.")
+                    "`initial_learning_rate` must be None for weights that keep no log learning "
+                    f"rate of their own (use `learning_rate`), got {initial_learning_rate!r}.")
         super().__init__(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -129,36 +130,40 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
             ema_overwrite_frequency=ema_overwrite_frequency,
             loss_scale_factor=loss_scale_factor,
             gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
+            name=name or self._NAME,
         )
         self.initial_learning_rate = initial_learning_rate
         self.state_dtype = state_dtype
         self.seed = seed
         self.jit_compile = jit_compile
+        self.hold_zero_gradients = hold_zero_gradients
         self._pretrained = pretrained
+        self._iterates = network.iterates
         self._members = []
         self._state_variables = {}
 
+    def _check_kind(self, config: NetworkConfig) -> None:
+        """Nothing here: any kind will do."""
+
     @property
     def network_config(self) -> NetworkConfig:
-        """The switches of the network behind the optimizer."""
+        """The switches of the network behind the optimizer, and of the rules around it."""
         return self._pretrained.config
 
     @property
     def lookahead(self) -> bool:
         """Whether gradients are taken at a location that the network attends to."""
-        return self.network_config.lookahead
+        return self._pretrained.has_lookahead
 
     @property
     def attends(self) -> bool:
         """Whether the model's variables, while training, hold another location than the parameters
         that are trained: with lookahead, and with averaging."""
-        return self.network_config.attends
+        return self._iterates.attends
 
     @property
     def meta_parameters(self) -> dict[str, keras.Variable]:
-        """What the network behind the optimizer has learned, by name, once the optimizer is
-        built."""
+        """The meta-parameters of the network behind the optimizer, by name, once it is built."""
         return self._step.__self__.meta_parameters
 
     # Building.
@@ -201,28 +206,27 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         if not self._members:
             return
         self._layout = layout_of([variables[i] for i in self._members])
-        buffer = (self._layout.blocks, self._layout.lanes)
-        state = network.init_state(
-            self._layout, self._initial_log_learning_rate(), np.zeros(buffer, "float32"))
+        self._fields = network.fields
+        self._needs = network.needs
+        self._holds = self.hold_zero_gradients and not network.still
+        rates = self._initial_log_learning_rate() if network.takes_log_rates else None
+        state = network.init_state(self._layout, log_rates=rates)
         # The true parameters are kept as their offset from the model's variables: whoever sets
         # those (`load_weights` between two calls of `fit`, say) sets both.
-        state = state._replace(true_parameters=None)
         if self.attends:
             self._offset = self.add_variable(
-                buffer, dtype="float32", name="lookahead_offset", layout=self._layout.sharding(2))
-        for field, value in state._asdict().items():
-            if value is not None:
-                lies_in_blocks = field not in (*PER_TENSOR, *PER_MODEL)
-                self._state_variables[field] = self.add_variable(
-                    tuple(value.shape), initializer=_constant(ops.convert_to_numpy(value)),
-                    dtype="float32" if field in _WIDE else self.state_dtype, name=field,
-                    layout=self._layout.sharding(len(value.shape)) if lies_in_blocks else None)
+                (self._layout.blocks, self._layout.lanes), dtype="float32",
+                name="lookahead_offset", layout=self._layout.sharding(2))
+        for name, field in self._fields.items():
+            shape = field.shape(self._layout)
+            self._state_variables[name] = self.add_variable(
+                shape, initializer=_constant(ops.convert_to_numpy(state[name])),
+                dtype="float32" if field.wide else self.state_dtype, name=name,
+                layout=self._layout.sharding(len(shape)) if field.of == "parameter" else None)
 
     def _initial_log_learning_rate(self) -> np.ndarray:
         """(B, L) initial log learning rates: half of a range by tensor, half by parameter."""
         layout = self._layout
-        if self.network_config.step_size != "learned":
-            return np.zeros((layout.blocks, layout.lanes), "float32")
         rate = self.initial_learning_rate or self._pretrained.initial_learning_rate
         low, high = np.log(rate if isinstance(rate, (tuple, list)) else (rate, rate)) / 2
         rng = np.random.default_rng(self.seed)
@@ -312,71 +316,87 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
                 f"`weights` {self._pretrained.name!r}, which this optimizer was saved with, are "
                 "not here in the same config; load its saved variables before training.")
         given = {self._get_variable_index(v): (g, v) for g, v in zip(grads, variables)}
-        active = np.array([i in given for i in self._members])
-        if not active.any():
+        present = np.array([i in given for i in self._members])
+        if not present.any():
             return
         layout = self._layout
         gradient = layout.flatten([
             _narrow(given[i][0]) if i in given else ops.zeros(shape)
             for i, shape in zip(self._members, layout.shapes)])
         finite = ops.all(ops.isfinite(gradient))
+        active, taken = self._active(gradient, present), finite
+        if self._holds:
+            taken = ops.logical_and(finite, ops.any(active))
         old = self._held_state()
-        new, step = self._step(
-            layout, old, gradient, None if active.all() else active, finite,
-            ops.convert_to_tensor(self._offset) if self.attends else None)
+        new, step = self._step(layout, old, self._seen(gradient, given), active, taken)
         # Eagerly, what is no longer needed would only be in the way.
         del gradient, old
 
         rate = ops.cast(learning_rate, "float32")
-        moves = layout.unflatten(step.update)
-        averaging = self.network_config.averaging
+        updates = layout.unflatten(step.update)
+        aheads = None if step.ahead is None else layout.unflatten(step.ahead)
         if self.attends:
             offsets = layout.unflatten(self._offset)
-        if self.lookahead:
-            looks = layout.unflatten(step.attended_update)
-        for k in np.flatnonzero(active):
-            variable = given[self._members[k]][1]
+        for k in np.flatnonzero(present):
+            variable, offset, ahead = given[self._members[k]][1], None, None
             start = _at_least_32_bits(variable)
             if self.attends:
-                start = start + ops.cast(offsets[k], start.dtype)
-            move = ops.cast(rate * moves[k], start.dtype)
+                offset = ops.cast(offsets[k], start.dtype)
+                start = start + offset
+            update = ops.cast(rate * updates[k], start.dtype)
             if self.weight_decay is not None and self._use_weight_decay(variable):
                 decay = start * ops.cast(rate * self.weight_decay, start.dtype)
-                start, move = (start, move + decay) if averaging else (start - decay, move)
-            if averaging:
-                moved, ahead = move_average(
-                    averaging, start, ops.cast(offsets[k], start.dtype), move,
-                    ops.cast(step.averaging_weight, start.dtype))
-                location = moved - ahead
-            else:
-                moved = location = start - move
-            if self.lookahead:
-                location = start - ops.cast(rate * looks[k], start.dtype)
+                if self._iterates.decays_update:
+                    update = update + decay
+                else:
+                    start = start - decay
+            if aheads is not None:
+                ahead = ops.cast(rate * aheads[k], start.dtype)
+            weight = None if step.weight is None else ops.cast(step.weight, start.dtype)
+            moved, location = self._iterates.move(start, offset, update, ahead, weight)
+            moves = ops.logical_and(taken, active[k]) if self._holds else taken
             if self.attends:
                 moved, location = _constrained(variable, moved), _constrained(variable, location)
             location = ops.cast(location, variable.dtype)
             if self.attends:
                 offsets[k] = ops.where(
-                    finite, ops.cast(moved - ops.cast(location, moved.dtype), "float32"),
+                    moves, ops.cast(moved - ops.cast(location, moved.dtype), "float32"),
                     offsets[k])
-            self.assign(variable, ops.where(finite, location, ops.convert_to_tensor(variable)))
+            self.assign(variable, ops.where(moves, location, ops.convert_to_tensor(variable)))
         if self.attends:
             self.assign(self._offset, layout.flatten(offsets))
-        for field, variable in self._state_variables.items():
-            self.assign(variable, ops.cast(getattr(new, field), variable.dtype))
+        for name, variable in self._state_variables.items():
+            self.assign(variable, ops.cast(new[name], variable.dtype))
         self.assign_add(self.skipped_steps, ops.cast(ops.logical_not(finite), "int32"))
 
+    def _active(self, gradient: Any, present: np.ndarray) -> Any | None:
+        """(K,) which tensors take part in this step; None for all."""
+        if not self._holds:
+            return None if present.all() else ops.convert_to_tensor(present)
+        entries = ops.cast(ops.any(gradient != 0, axis=-1), "float32")
+        return ops.logical_and(self._layout.mean_of_blocks(entries) > 0, present)
+
+    def _seen(self, gradient: Any, given: dict[int, tuple[Any, keras.Variable]]) -> Seen:
+        """What the network needs to see, of the parameters that take part."""
+        offset = ops.convert_to_tensor(self._offset) if self.attends else None
+        parameters = None
+        if "parameters" in self._needs:
+            parameters = self._layout.flatten([
+                ops.cast(given[i][1], "float32") if i in given else ops.zeros(shape)
+                for i, shape in zip(self._members, self._layout.shapes)])
+            if self.attends:
+                parameters = parameters + offset
+        return Seen(gradient, parameters, offset=offset if "offset" in self._needs else None)
+
     def state(self) -> State:
-        """The optimizer's state in float32, but for the true parameters: see `true_parameters`."""
-        return State(*(
-            None if value is None else ops.cast(value, "float32")
-            for value in self._held_state()))
+        """The optimizer's state in float32, by name."""
+        return {name: ops.cast(value, "float32") for name, value in self._held_state().items()}
 
     def _held_state(self) -> State:
         """The state in the types that it is kept in."""
-        return State(**{
-            field: ops.convert_to_tensor(variable)
-            for field, variable in self._state_variables.items()})
+        return {
+            name: ops.convert_to_tensor(variable)
+            for name, variable in self._state_variables.items()}
 
     def per_variable(self, buffer: Any) -> list[Any]:
         """A (B, L) buffer of the state as a tensor for each variable; None for those not moved."""
@@ -454,8 +474,9 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
 
     def _buffers(self) -> dict[str, keras.Variable]:
         """The variables that lie in blocks and lanes, by what files call them."""
-        fields = set(self._state_variables) - {*PER_TENSOR, *PER_MODEL}
-        buffers = [self._state_variables[field] for field in fields]
+        buffers = [
+            variable for name, variable in self._state_variables.items()
+            if self._fields[name].of == "parameter"]
         if self.attends and self._members:
             buffers.append(self._offset)
         below = {id(variable) for variable in buffers}
@@ -485,14 +506,48 @@ class HierarchicalLOpt(keras.optimizers.Optimizer):
         rate = self.initial_learning_rate
         return {
             **super().get_config(),
-            "weights": weights_lib.to_config(self._pretrained),
+            "weights": resolve_lib.to_config(self._pretrained),
             # A tuple would come back from a file as something else.
             "initial_learning_rate": list(rate) if isinstance(rate, tuple) else rate,
             "lookahead": self.lookahead,
             "state_dtype": self.state_dtype,
+            "hold_zero_gradients": self.hold_zero_gradients,
             "seed": self.seed,
             "jit_compile": self.jit_compile,
         }
+
+
+@keras.saving.register_keras_serializable(package="hrnn_opt")
+class HierarchicalLOpt(LearnedOpt):
+    """The hierarchical optimizer: a recurrent network for each parameter, tensor and the model.
+
+    Each parameter has a small recurrent network, which reads gradient averages at several time
+    scales and decides a direction, a step size and its own decays; a network for each tensor and
+    one for the model coordinate them. The shipped weights differ in what they have learned: their
+    cards (`hrnn_opt/pretrained`) say which were designed and which were meta-trained.
+
+    Args and attributes are those of `LearnedOpt`; `weights` must be of a hierarchical network.
+
+    Raises:
+        ValueError: naming the argument that is not allowed.
+
+    Example:
+
+    >>> model.compile(optimizer=HierarchicalLOpt(), loss="sparse_categorical_crossentropy")
+    >>> model.fit(x, y)
+
+    Reference:
+        Wichrowska et al., "Learned Optimizers that Scale and Generalize", ICML 2017
+        (https://arxiv.org/abs/1703.04813).
+    """
+
+    _NAME = "hierarchical_lopt"
+
+    def _check_kind(self, config: NetworkConfig) -> None:
+        if not kinds()[config.kind].hierarchical:
+            raise ValueError(
+                "`weights` of HierarchicalLOpt must be those of a hierarchical network, got the "
+                f"kind {config.kind!r}: use LearnedOpt, which takes any.")
 
 
 def _constant(value: np.ndarray) -> Any:

@@ -6,12 +6,14 @@ to take smaller ones later. What a rule knows of that, training need not find ou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hrnn_opt.config import HierarchicalRNNConfig
-from hrnn_opt.network import HierarchicalRNN
+from hrnn_opt.networks.hrnn.config import HierarchicalRNNConfig
+
+if TYPE_CHECKING:
+    from hrnn_opt.networks.hrnn.network import HierarchicalRNN
 
 # What the control steers to: log mean square at the fastest time scale minus that at the slowest.
 # With decays as below it is 2.15 of independent gradients. Where it is more they turn back: the
@@ -147,6 +149,3 @@ def controlled(network: HierarchicalRNN) -> None:
     draft["step_size_offset"][...] = STEP_SIZE_OFFSET
     draft.assign()
 
-
-STARTS: dict[str, Callable[[HierarchicalRNN], None]] = {
-    "drawn": lambda network: None, "controlled": controlled}

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from hrnn_opt.layout import Layout
+from hrnn_opt.places.layout import Layout
 
 # For each axis of a tensor, the names of the mesh axes that it is split over, coarsest first.
 Spec = tuple[tuple[str, ...], ...]

@@ -1,4 +1,4 @@
-"""Keras callbacks for training with `HierarchicalLOpt`."""
+"""Keras callbacks for training with learned optimizers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from hrnn_opt import dynamics
-from hrnn_opt.config import HierarchicalRNNConfig
-from hrnn_opt.optimizer import HierarchicalLOpt
+from hrnn_opt.training import dynamics
+from hrnn_opt.training.optimizer import LearnedOpt
 
 
 def _compiled(model: keras.Model) -> keras.optimizers.Optimizer | None:
@@ -20,12 +19,12 @@ def _compiled(model: keras.Model) -> keras.optimizers.Optimizer | None:
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)
 
 
-def _learned(model: keras.Model) -> list[HierarchicalLOpt]:
+def _learned(model: keras.Model) -> list[LearnedOpt]:
     """The learned optimizers among those that the model is compiled with."""
     outer = _compiled(model)
     return [
         optimizer for optimizer in getattr(outer, "optimizers", [outer])
-        if isinstance(optimizer, HierarchicalLOpt)]
+        if isinstance(optimizer, LearnedOpt)]
 
 
 class SwapLookahead(keras.callbacks.Callback):
@@ -43,7 +42,7 @@ class SwapLookahead(keras.callbacks.Callback):
             resumed from such a checkpoint takes its first gradient at them.
 
     Raises:
-        ValueError: at the first swap, if the model's optimizer is no `HierarchicalLOpt` with
+        ValueError: at the first swap, if the model's optimizer is no `LearnedOpt` with
             lookahead or averaging and has none inside.
 
     Example:
@@ -62,11 +61,11 @@ class SwapLookahead(keras.callbacks.Callback):
         # A run that was interrupted by an error has left the true parameters in, for good.
         self._attended = None
 
-    def _optimizers(self) -> list[HierarchicalLOpt]:
+    def _optimizers(self) -> list[LearnedOpt]:
         found = [optimizer for optimizer in _learned(self.model) if optimizer.attends]
         if not found:
             raise ValueError(
-                "`SwapLookahead` needs a model compiled with HierarchicalLOpt with lookahead or "
+                "`SwapLookahead` needs a model compiled with LearnedOpt with lookahead or "
                 "averaging, got "
                 f"{type(_compiled(self.model)).__name__}.")
         return found
@@ -116,8 +115,9 @@ class LearningRateDynamics(keras.callbacks.Callback):
     """Logs for TensorBoard what the learned optimizer does to each tensor, and overall.
 
     Effective learning rates, sizes of updates and parameters, momentum time scales, gradient signal
-    against noise, the states of the three RNNs, the distance of lookahead or averaging, and skipped
-    steps: `hrnn_opt.dynamics` says what each means. `tensorboard --logdir LOG_DIR` shows them;
+    against noise, the states of the RNNs, the distance of lookahead or averaging, and skipped
+    steps, as far as the kind of network has them: `hrnn_opt.training.dynamics` says what each
+    means. `tensorboard --logdir LOG_DIR` shows them;
     `python -m eval dynamics LOG_DIR` draws the learning rates.
 
     It needs the `tensorboard` package, not TensorFlow. Between the batches that are logged, it
@@ -135,7 +135,7 @@ class LearningRateDynamics(keras.callbacks.Callback):
 
     Raises:
         ValueError: if `every` is no positive integer; at the beginning of training, if the model's
-            optimizer is no `HierarchicalLOpt` and has none inside.
+            optimizer is no `LearnedOpt` and has none inside.
         ImportError: without the `tensorboard` package.
 
     Example:
@@ -150,7 +150,7 @@ class LearningRateDynamics(keras.callbacks.Callback):
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"`every` must be an integer of at least 1, got {every!r}.")
         try:
-            from hrnn_opt.events import EventWriter
+            from hrnn_opt.training.events import EventWriter
         except ImportError as error:
             raise ImportError(
                 "`LearningRateDynamics` needs the package `tensorboard`: pip install tensorboard."
@@ -164,13 +164,8 @@ class LearningRateDynamics(keras.callbacks.Callback):
         optimizers = _learned(self.model)
         if not optimizers:
             raise ValueError(
-                "`LearningRateDynamics` needs a model compiled with HierarchicalLOpt, got "
+                "`LearningRateDynamics` needs a model compiled with LearnedOpt, got "
                 f"{type(_compiled(self.model)).__name__}.")
-        for optimizer in optimizers:
-            if not isinstance(optimizer.network_config, HierarchicalRNNConfig):
-                raise ValueError(
-                    "`LearningRateDynamics` needs the weights of a HierarchicalRNN, got those of "
-                    f"{type(optimizer.network_config).__name__}.")
         folders = (
             [Path(self.log_dir)] if len(optimizers) == 1
             else [Path(self.log_dir, str(i)) for i in range(len(optimizers))])

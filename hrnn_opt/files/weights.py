@@ -8,8 +8,6 @@ all to read, and a card.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import dataclasses
 import functools
@@ -27,23 +25,17 @@ import safetensors
 import safetensors.numpy
 from keras import ops
 
-from hrnn_opt import hub
-from hrnn_opt.base import Network
-from hrnn_opt.card import model_card
-from hrnn_opt.config import HierarchicalRNNConfig
-from hrnn_opt.files import write_atomic
-from hrnn_opt.kinds import NetworkConfig, config_from_dict, network_of
-from hrnn_opt.network import HierarchicalRNN
-from hrnn_opt.schedules import InverseSquareRootDecay
+from hrnn_opt.checks import is_number
+from hrnn_opt.files import format_1, hub
+from hrnn_opt.files.atomic import write_atomic
+from hrnn_opt.files.card import model_card
+from hrnn_opt.interface import LearnedOptimizer, NetworkConfig
+from hrnn_opt.registry import config_from_dict, network_of
 
-FORMAT = "hrnn_opt.1"
-UNTRAINED = "untrained"
-# Of 0.001, 0.003, 0.01, 0.03 and 0.1 the best on a convnet for 8 x 8 digits, for 15 epochs.
-UNTRAINED_INITIAL_LEARNING_RATE = 3e-3
-PRETRAINED_DIR = Path(__file__).parent / "pretrained"
+FORMAT = "hrnn_opt.2"
 # The largest config has some 20 M numbers; ours have 8,400. A file beyond this is not weights.
 LARGEST_FILE = 128 * 2**20
-# The files of a weights folder. A config has some 600 bytes.
+# The files of a weights folder. A config has some 700 bytes.
 FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
 LARGEST_CONFIG = 2**16
 
@@ -53,13 +45,11 @@ class Pretrained:
     """Meta-parameters and the settings that they were meta-trained with.
 
     Attributes:
-        config: the switches of the network.
+        config: of the network and of the rules around it.
         arrays: meta-parameters by name, float32; None for a network that is still to be given its
             numbers.
         initial_learning_rate: what `HierarchicalLOpt` uses where the caller gives none.
-        learning_rate: likewise; with `decay_steps`, the first rate of an
-            `InverseSquareRootDecay`.
-        decay_steps: of that schedule; 0 for a constant rate.
+        learning_rate: likewise.
         name: by which a saved optimizer may refer to them; None for those that it must carry.
 
     Raises:
@@ -71,56 +61,51 @@ class Pretrained:
     arrays: dict[str, np.ndarray] | None
     initial_learning_rate: float | tuple[float, float] = 1e-3
     learning_rate: float = 1.0
-    decay_steps: float = 0.0
     name: str | None = None
 
     def __post_init__(self) -> None:
         check_initial_learning_rate(self.initial_learning_rate)
         check_rate("learning_rate", self.learning_rate)
-        check_rate("decay_steps", self.decay_steps)
         if self.arrays is not None:
             _check_arrays(self.arrays, self.config)
 
-    def schedule(self) -> float | InverseSquareRootDecay:
-        """The learning rate that the weights want, as an optimizer takes it."""
-        if self.decay_steps:
-            return InverseSquareRootDecay(self.learning_rate, self.decay_steps)
-        return self.learning_rate
-
     @classmethod
-    def from_network(cls, network: Network, **settings: Any) -> Pretrained:
+    def from_network(cls, network: LearnedOptimizer, **settings: Any) -> Pretrained:
         """The numbers that a network holds now.
 
         Args:
-            network: the network.
-            settings: those that shall differ from the network's own `settings`.
+            network: the network, with the rules around it.
+            settings: those that shall not have their defaults.
         """
         arrays = {
             name: np.array(ops.convert_to_numpy(ops.convert_to_tensor(variable)), "float32")
             for name, variable in network.meta_parameters.items()
         }
-        return cls(network.config, arrays, **{**network.settings, **settings})
+        return cls(network.network_config, arrays, **settings)
 
-    def network(self) -> Network:
-        """A new network that holds these meta-parameters, and the settings."""
+    def network(self) -> LearnedOptimizer:
+        """A new network that holds these meta-parameters, inside its rules."""
         network = network_of(self.config)
-        network.settings = dict(
-            initial_learning_rate=self.initial_learning_rate, learning_rate=self.learning_rate,
-            decay_steps=self.decay_steps)
         if self.arrays is not None:
             for name, variable in network.meta_parameters.items():
                 variable.assign(self.arrays[name])
         return network
 
+    @property
+    def has_lookahead(self) -> bool:
+        """Whether the network looks ahead for the location of the next gradient."""
+        return getattr(self.config.core, "lookahead", False)
+
     def without_lookahead(self) -> Pretrained:
         """The same optimizer with the gradient taken at the parameters."""
-        if not self.config.lookahead:
+        if not self.has_lookahead:
             return self
         arrays = self.arrays and {
             name: array for name, array in self.arrays.items() if not name.startswith("attention_")
         }
+        core = dataclasses.replace(self.config.core, lookahead=False)
         return dataclasses.replace(
-            self, config=dataclasses.replace(self.config, lookahead=False), arrays=arrays)
+            self, config=dataclasses.replace(self.config, core=core), arrays=arrays)
 
     def settings(self) -> dict[str, Any]:
         """The settings by name, as JSON holds them."""
@@ -128,7 +113,6 @@ class Pretrained:
         return {
             "initial_learning_rate": list(rate) if isinstance(rate, tuple) else rate,
             "learning_rate": self.learning_rate,
-            "decay_steps": self.decay_steps,
         }
 
     def to_bytes(self) -> bytes:
@@ -187,7 +171,9 @@ class Pretrained:
         return {
             FILE: content,
             CONFIG_FILE: (json.dumps(description, indent=2) + "\n").encode(),
-            CARD_FILE: model_card(self, hashlib.sha256(content).hexdigest(), card).encode(),
+            CARD_FILE: model_card(
+                self.config, self.settings(), sum(array.size for array in self.arrays.values()),
+                hashlib.sha256(content).hexdigest(), card).encode(),
         }
 
     def save(self, path: str | os.PathLike[str], card: str = "") -> None:
@@ -222,7 +208,7 @@ class Pretrained:
         with _usable(source):
             config, settings = _parse_description(json.loads(content))
         pretrained = cls.load(path / FILE)
-        if (config, settings) != (pretrained.config, _parse_settings(pretrained.settings())):
+        if (config, settings) != (pretrained.config, parse_settings(pretrained.settings())):
             raise ValueError(f"`weights` from {source} are not those in its {FILE}.")
         return pretrained
 
@@ -288,14 +274,17 @@ def _parse_description(description: Any) -> tuple[NetworkConfig, dict[str, Any]]
     """The config and the settings that a weights file or folder states."""
     if not isinstance(description, dict):
         raise ValueError(f"the description must be a dict, got {type(description).__name__}.")
+    if description.get("format") == format_1.FORMAT:
+        description = format_1.translated(description)
     if description.get("format") != FORMAT:
         raise ValueError(
-            f"they must have the format {FORMAT!r}, got {description.get('format')!r:.100}.")
+            f"they must have the format {FORMAT!r} or {format_1.FORMAT!r}, got "
+            f"{description.get('format')!r:.100}.")
     for name in ("config", "settings"):
         if name not in description:
             raise ValueError(f"they lack the metadata {name!r}.")
     return (config_from_dict(description["config"]),
-            _parse_settings(description["settings"]))
+            parse_settings(description["settings"]))
 
 
 def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
@@ -304,129 +293,19 @@ def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
     return json.loads(content[8 : 8 + length]), content[8 + length :]
 
 
-def shipped() -> list[str]:
-    """The names of the weights that come with the package."""
-    return sorted(path.stem for path in PRETRAINED_DIR.glob("*.safetensors"))
-
-
-def resolve(weights: Any, lookahead: bool | None = None, seed: int = 0) -> Pretrained:
-    """What a caller of `HierarchicalLOpt` means by `weights`.
-
-    Args:
-        weights: a shipped name, the path of a weights file or folder, a name on the Hub,
-            `"untrained"`, a network, or what `to_config` gave.
-        lookahead: False turns it off; True asks for it; None takes it as it is.
-        seed: of the numbers of `"untrained"` ones.
-
-    Raises:
-        ValueError: if `weights` is none of these, the file is not good, or there is no lookahead
-            to be had.
-    """
-    if lookahead is not None and not isinstance(lookahead, bool):
-        raise ValueError(f"`lookahead` must be True, False or None, got {lookahead!r}.")
-    pretrained = _find(weights, bool(lookahead), seed)
-    if lookahead is False:
-        return pretrained.without_lookahead()
-    if lookahead and not pretrained.config.lookahead:
-        raise ValueError(
-            "`lookahead` must be None or False for weights that were meta-trained without it, got "
-            "True.")
-    return pretrained
-
-
-def _find(weights: Any, lookahead: bool, seed: int) -> Pretrained:
-    if isinstance(weights, Pretrained):
-        return weights
-    if isinstance(weights, Network):
-        return Pretrained.from_network(weights)
-    if isinstance(weights, dict):
-        return from_config(weights, seed)
-    if not isinstance(weights, (str, os.PathLike)):
-        raise ValueError(
-            "`weights` must be a shipped name, a path, a name on the Hub, 'untrained' or a "
-            f"HierarchicalRNN, got {type(weights).__name__}.")
-    if weights == UNTRAINED:
-        return untrained(HierarchicalRNNConfig(lookahead=lookahead), seed)
-    if weights in shipped():
-        return dataclasses.replace(
-            Pretrained.load(PRETRAINED_DIR / f"{weights}.safetensors"), name=weights)
-    if os.path.exists(weights):
-        return Pretrained.load(weights)
-    allowed = (
-        f"one of {[*shipped(), UNTRAINED]}, the path of a weights file or folder, a name on the "
-        "Hub ('user/name') or a HierarchicalRNN")
-    if not isinstance(weights, str) or not hub.is_name(weights):
-        raise ValueError(f"`weights` must be {allowed}, got {str(weights)!r}.")
-    try:
-        return Pretrained.from_pretrained(weights)
-    except ValueError as error:
-        raise ValueError(f"`weights` must be {allowed}, got {weights!r}. {error}") from error
-
-
-def untrained(config: HierarchicalRNNConfig, seed: int = 0) -> Pretrained:
-    """The start values of meta-training, with the initial learning rate that suits them."""
-    return Pretrained.from_network(
-        HierarchicalRNN(config, seed=seed), name=UNTRAINED,
-        initial_learning_rate=UNTRAINED_INITIAL_LEARNING_RATE)
-
-
-def to_config(pretrained: Pretrained) -> dict[str, Any]:
-    """What an optimizer's config says of its weights, enough to rebuild it with no file at hand.
-
-    Weights with a name go by it; others travel whole.
-    """
-    if pretrained.name is None:
-        return {"safetensors": base64.b64encode(pretrained.to_bytes()).decode("ascii")}
-    return {
-        "name": pretrained.name, "config": pretrained.config.to_dict(), **pretrained.settings()}
-
-
-def from_config(description: dict[str, Any], seed: int = 0) -> Pretrained:
-    """What `to_config` described.
-
-    The weights of that name may have another config by now, or be gone; then the numbers must come
-    from the saved variables, and the arrays are None.
-
-    Raises:
-        ValueError: if it is no such description.
-    """
-    if "safetensors" in description:
-        try:
-            content = base64.b64decode(description["safetensors"], validate=True)
-        except (binascii.Error, TypeError, ValueError):
-            raise ValueError("`weights` in the optimizer's config are damaged.") from None
-        return Pretrained.from_bytes(content, "the optimizer's config")
-    settings = dict(description)
-    try:
-        name, config = settings.pop("name"), config_from_dict(settings.pop("config"))
-    except KeyError as error:
-        raise ValueError(f"`weights` in the optimizer's config lack {error}.") from None
-    settings = _parse_settings(settings)
-    if name == UNTRAINED:
-        found = untrained(config, seed)
-    elif name in shipped():
-        found = resolve(name, lookahead=None if config.lookahead else False)
-    else:
-        found = None
-    if found is None or found.config != config:
-        return Pretrained(config, None, name=name, **settings)
-    return dataclasses.replace(found, **settings)
-
-
-def _parse_settings(settings: Any) -> dict[str, Any]:
-    names = {"initial_learning_rate", "learning_rate", "decay_steps"}
+def parse_settings(settings: Any) -> dict[str, Any]:
+    names = {"initial_learning_rate", "learning_rate"}
     if not isinstance(settings, dict) or set(settings) != names:
         raise ValueError(f"the settings must be {sorted(names)}, got {settings!r:.100}.")
     return {
         "initial_learning_rate": check_initial_learning_rate(settings["initial_learning_rate"]),
         "learning_rate": check_rate("learning_rate", settings["learning_rate"]),
-        "decay_steps": check_rate("decay_steps", settings["decay_steps"]),
     }
 
 
 def check_rate(name: str, rate: Any) -> float:
     """A number, at least 0 and finite, or a ValueError that names it."""
-    if not _is_number(rate) or not 0 <= rate < np.inf:
+    if not is_number(rate, numbers.Real) or not 0 <= rate < np.inf:
         raise ValueError(f"`{name}` must be a number of at least 0, got {rate!r}.")
     return float(rate)
 
@@ -435,7 +314,7 @@ def check_initial_learning_rate(rate: Any) -> float | tuple[float, float]:
     """A positive number, or a range (low, high) of them."""
 
     def positive(x: Any) -> bool:
-        return _is_number(x) and 0 < x < np.inf
+        return is_number(x, numbers.Real) and 0 < x < np.inf
 
     if positive(rate):
         return float(rate)
@@ -448,12 +327,9 @@ def check_initial_learning_rate(rate: Any) -> float | tuple[float, float]:
         f"low <= high, got {rate!r}.")
 
 
-def _is_number(x: Any) -> bool:
-    return isinstance(x, numbers.Real) and not isinstance(x, bool)
-
-
 @functools.cache
-def _shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+def shapes_of(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of the meta-parameters, by name."""
     return {
         name: tuple(variable.shape)
         for name, variable in network_of(config).meta_parameters.items()
@@ -461,7 +337,7 @@ def _shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _check_arrays(arrays: dict[str, np.ndarray], config: NetworkConfig) -> None:
-    expected = _shapes(config)
+    expected = shapes_of(config)
     if set(arrays) != set(expected):
         differ = sorted(set(arrays) ^ set(expected))
         raise ValueError(

@@ -1,7 +1,7 @@
 """The learned optimizer before this one: an LSTM for each parameter, which knows of no other.
 
 Andrychowicz et al., "Learning to learn by gradient descent by gradient descent", NIPS 2016
-(https://arxiv.org/abs/1606.04474). Dimension letters are those of `base.py`; U units.
+(https://arxiv.org/abs/1606.04474). Dimension letters are those of `interface.py`; U units.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from hrnn_opt.base import Network, State, Step
-from hrnn_opt.config import check, is_number
-from hrnn_opt.layers import affine
-from hrnn_opt.layout import Layout
+from hrnn_opt.checks import Config, check, is_number
+from hrnn_opt.interface import Field, LearnedOptimizer, Seen, State, Step
+from hrnn_opt.networks.functions import affine
+from hrnn_opt.places.layout import Layout
+from hrnn_opt.registry import register
 
 # Keeps most of the cell at the start.
 _FORGET_BIAS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
-class CoordinatewiseLSTMConfig:
+class CoordinatewiseLSTMConfig(Config):
     """The numbers of the coordinatewise LSTM, by default the paper's.
 
     Args:
@@ -42,12 +43,7 @@ class CoordinatewiseLSTMConfig:
     log_range: float = 10.0
     output_scale: float = 0.1
 
-    KIND: ClassVar[str] = "coordinatewise_lstm"
-    # What other configs may switch.
-    lookahead: ClassVar[bool] = False
-    averaging: ClassVar[float] = 0.0
-    attends: ClassVar[bool] = False
-    step_size: ClassVar[str] = "direct"
+    NAME: ClassVar[str] = "coordinatewise_lstm"
 
     def __post_init__(self) -> None:
         for name, most in (("layers", 8), ("units", 1024)):
@@ -59,38 +55,25 @@ class CoordinatewiseLSTMConfig:
             check(self, name, is_number(value, (int, float)) and 0 < value < math.inf,
                   "a positive number")
 
-    def to_dict(self) -> dict[str, Any]:
-        """The kind and all numbers by name, as JSON holds them."""
-        return {"kind": self.KIND, **dataclasses.asdict(self)}
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> CoordinatewiseLSTMConfig:
-        """The config that `to_dict` wrote; a number that is left out is the paper's.
-
-        Raises:
-            ValueError: if a name is none of its numbers, or a value is not allowed.
-        """
-        numbers = {name: value for name, value in values.items() if name != "kind"}
-        unknown = sorted(set(numbers) - set(cls.__dataclass_fields__))
-        if values.get("kind") != cls.KIND or unknown:
-            raise ValueError(
-                f"`config` must be of kind {cls.KIND!r} with its own numbers only, got {values!r}.")
-        return cls(**numbers)
-
-
+@register
 @keras.saving.register_keras_serializable(package="hrnn_opt")
-class CoordinatewiseLSTM(Network):
-    """Two LSTM layers read each parameter's gradient and write its update: 5,141 numbers.
+class CoordinatewiseLSTM(LearnedOptimizer):
+    """Two LSTM layers read each parameter's gradient and write its update.
 
     Args:
         config: its sizes.
         seed: of the start values, the same on every backend. The read-out starts at 0.
     """
 
+    Config = CoordinatewiseLSTMConfig
+    # The read-out of the hidden state is not 0 where the gradient is.
+    still = False
+
     def __init__(
         self, config: CoordinatewiseLSTMConfig | None = None, seed: int = 0, **kwargs: Any
     ) -> None:
-        super().__init__(config or CoordinatewiseLSTMConfig(), **kwargs)
+        super().__init__(config, **kwargs)
         rng = np.random.default_rng(seed)
 
         def normal(shape, dtype=None):
@@ -114,25 +97,17 @@ class CoordinatewiseLSTM(Network):
             name="read_out_bias", shape=(1,), initializer="zeros")
         self.built = True
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> CoordinatewiseLSTM:
-        return cls(CoordinatewiseLSTMConfig.from_dict(config["config"]), name=config.get("name"))
+    @property
+    def fields(self) -> dict[str, Field]:
+        return {"hidden": Field(leading=(2 * self.config.layers * self.config.units,))}
 
-    def init_state(
-        self, layout: Layout, log_learning_rate: Any, parameters: Any | None = None
-    ) -> State:
-        """Zeros; of the learning rates only the shape counts."""
-        size = 2 * self.config.layers * self.config.units
-        return State(hidden=ops.zeros((size, *log_learning_rate.shape)))
-
-    def step(
-        self, layout: Layout, state: State, gradient: Any, active: np.ndarray | None = None,
-        taken: Any | None = None, offset: Any | None = None,
+    def advance(
+        self, layout: Layout, state: State, seen: Seen, active: Any | None
     ) -> tuple[State, Step]:
         """One step: theta <- theta + output_scale * read-out (equation 3)."""
         units = self.config.units
-        old = ops.cast(state.hidden, "float32")
-        x, hidden = self._preprocessed(gradient), []
+        old = ops.cast(state["hidden"], "float32")
+        x, hidden = self._preprocessed(seen.gradient), []
         for k, (kernel, bias) in enumerate(self.lstms):
             before = old[2 * k * units : 2 * (k + 1) * units]
             gates = affine(kernel, ops.concatenate([x, before[:units]]), bias)
@@ -142,13 +117,7 @@ class CoordinatewiseLSTM(Network):
             x = leave * ops.tanh(cell)
             hidden += [x, cell]
         update = -self.config.output_scale * affine(self.read_out, x, self.read_out_bias)[0]
-        new_state = state._replace(hidden=ops.concatenate(hidden))
-        if active is not None:
-            new_state, update, _ = self._keep_inactive(
-                layout, active, state, new_state, update, None)
-        if taken is not None:
-            new_state = self._keep_unless(taken, state, new_state)
-        return new_state, Step(update, None)
+        return {"hidden": ops.concatenate(hidden)}, Step(update)
 
     def _preprocessed(self, gradient: Any) -> Any:
         """(2, ..., B, L): (log|g| / p, sign g) from |g| = exp(-p) on, (-1, exp(p) g) below

@@ -1,4 +1,4 @@
-"""The axes in which the parameters' level works: of each tensor, those of its gradients' spread.
+"""The axes in which a network works: of each tensor, those of its gradients' spread.
 
 A tensor is a matrix, all axes but the last by the last. Its gradients G have second moments over
 its rows, E[G G'], and over its columns, E[G' G]; their eigenvectors are axes along which entries of
@@ -11,13 +11,20 @@ Dimension letters: G tensors of one shape, M x N, and `...` as everywhere.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from keras import ops
+
+from hrnn_opt.checks import Config, check, is_number
+from hrnn_opt.interface import Field
+from hrnn_opt.places.layout import Layout
+from hrnn_opt.registry import register
+from hrnn_opt.rules.chain import Rule
 
 # Of the running means of second moments; before so many steps, means over all of them.
 _MOMENT_DECAY = 0.999
@@ -74,8 +81,8 @@ def _next_column(k: Any, matrices_and_basis: tuple[Any, Any]) -> tuple[Any, Any]
     return matrices, basis + column * here
 
 
-class Rotation:
-    """Which tensors are turned, and the three things to do with them: see `rotation_of`.
+class Axes:
+    """Which tensors are turned, and the three things to do with them: see `axes_of`.
 
     Args:
         shapes: of the tensors.
@@ -105,6 +112,13 @@ class Rotation:
         for i, side in enumerate(self._sides):
             sizes.setdefault(side.size, []).append(i)
         self._of_one_size = list(sizes.values())
+
+    @functools.cached_property
+    def owners(self) -> np.ndarray:
+        """(numbers,) the tensor that each number belongs to."""
+        return np.concatenate([
+            np.repeat(np.array(self._groups[side.group][1], "int32"), side.size**2)
+            for side in self._sides])
 
     def init_state(self, models: tuple[int, ...] = ()) -> tuple[Any, Any]:
         """(..., numbers) second moments of no gradient, and the parameters' own axes."""
@@ -222,7 +236,84 @@ class Rotation:
 
 
 @functools.cache
-def rotation_of(shapes: tuple[tuple[int, ...], ...], limit: int) -> Rotation | None:
-    """The rotation of tensors of these shapes; None where none of them is turned."""
-    rotation = Rotation(shapes, limit)
-    return rotation if rotation.numbers else None
+def axes_of(shapes: tuple[tuple[int, ...], ...], limit: int) -> Axes | None:
+    """The axes of tensors of these shapes; None where none of them is turned."""
+    axes = Axes(shapes, limit)
+    return axes if axes.numbers else None
+
+
+@dataclasses.dataclass(frozen=True)
+class RotationConfig(Config):
+    """Switches of the rule.
+
+    Args:
+        limit: rows and columns are turned if they are at least 2 and at most so many; 1 to 8192.
+
+    Raises:
+        ValueError: if it is not that.
+    """
+
+    limit: int = 128
+
+    NAME: ClassVar[str] = "rotation"
+
+    def __post_init__(self) -> None:
+        check(self, "limit", is_number(self.limit, int) and 1 <= self.limit <= 8192,
+              "an integer from 1 to 8192")
+
+
+@register
+class Rotation(Rule):
+    """Gradients are turned to their axes on the way to the inner network, updates back.
+
+    What the inner network's state has of single parameters then belongs to entries of the turned
+    tensors. Second moments and axes are constants to meta-gradients: who differentiates a step does
+    not differentiate where its axes came from.
+    """
+
+    Config = RotationConfig
+
+    @property
+    def own_fields(self):
+        def owners(layout: Layout) -> np.ndarray:
+            axes = self._axes(layout)
+            return axes.owners if axes else np.zeros(0, "int32")
+
+        numbers = Field("vector", wide=True, owners=owners)
+        return {"rotation_steps": Field("model", wide=True), "moments": numbers, "axes": numbers}
+
+    def _axes(self, layout: Layout) -> Axes | None:
+        return axes_of(layout.shapes, self.config.limit)
+
+    def init_own_state(self, layout, models):
+        state = super().init_own_state(layout, models)
+        axes = self._axes(layout)
+        if axes:
+            state["moments"], state["axes"] = axes.init_state(models)
+        return state
+
+    def around(self, layout, state, seen, inner, active):
+        rotation, steps = self._axes(layout), state["rotation_steps"]
+        own = {"rotation_steps": steps + 1.0, "moments": state["moments"], "axes": state["axes"]}
+        if rotation is None:
+            return own, inner(seen)
+        gradients = layout.unflatten(seen.gradient)
+        own["moments"], axes = map(ops.stop_gradient, rotation.observe(
+            ops.stop_gradient(state["moments"]), ops.stop_gradient(state["axes"]), gradients,
+            ops.stop_gradient(steps)))
+        own["axes"] = axes
+
+        def turned(buffer: Any, back: bool = False) -> Any:
+            if buffer is None:
+                return None
+            return layout.flatten(rotation.turn(axes, layout.unflatten(buffer), back))
+
+        needs = self.inner.needs
+        step = inner(seen._replace(
+            gradient=layout.flatten(rotation.turn(axes, gradients, cleaned=True)),
+            offset=turned(seen.offset) if "offset" in needs else seen.offset,
+            parameters=turned(seen.parameters) if "parameters" in needs else seen.parameters))
+        # Of the turned entries, which are not the caller's.
+        return own, step._replace(
+            update=turned(step.update, back=True), ahead=turned(step.ahead, back=True),
+            squares=None, metric=None)

@@ -13,28 +13,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from hrnn_opt.networks.functions import affine
+
 Initializer = Callable[..., Any]
-
-
-def affine(kernel: Any, x: Any, bias: Any | None = None) -> Any:
-    """`kernel^T x + bias` over the first axis: (n, m), (n, ...) and (m,) give (m, ...)."""
-    shape = tuple(x.shape)
-    y = _product(ops.transpose(kernel), ops.reshape(x, (shape[0], -1)))
-    if bias is not None:
-        y = y + ops.expand_dims(bias, -1)
-    return ops.reshape(y, (-1, *shape[1:]))
-
-
-@ops.custom_gradient
-def _product(matrix: Any, x: Any) -> Any:
-    """(m, n) and (n, N), tensors and no variables: (m, N). The derivative is written out to keep
-    features in front: what XLA makes of autodiff's has them last, and transposes N x n matrices
-    back and forth."""
-
-    def backward(upstream: Any) -> tuple[Any, Any]:
-        return ops.einsum("mN,nN->mn", upstream, x), ops.matmul(ops.transpose(matrix), upstream)
-
-    return ops.matmul(matrix, x), backward
 
 
 class BiasGRU(keras.layers.Layer):
@@ -54,7 +35,7 @@ class BiasGRU(keras.layers.Layer):
         self, inputs: int, units: int, kernel_initializer: Initializer, gate_bias: float = 2.2,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(dtype="float32", autocast=False, **kwargs)
         self.inputs = inputs
         self.units = units
         total = inputs + units

@@ -1,0 +1,1 @@
+"""Weights as files: their format, their names, their cards, and the Hub."""

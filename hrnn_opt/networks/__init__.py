@@ -1,0 +1,14 @@
+"""Learned optimizers, each in a room of its own; importing this makes all of them known."""
+
+from hrnn_opt.networks.direction import Direction, DirectionConfig
+from hrnn_opt.networks.hrnn import HierarchicalRNN, HierarchicalRNNConfig
+from hrnn_opt.networks.lstm import CoordinatewiseLSTM, CoordinatewiseLSTMConfig
+
+__all__ = [
+    "CoordinatewiseLSTM",
+    "CoordinatewiseLSTMConfig",
+    "Direction",
+    "DirectionConfig",
+    "HierarchicalRNN",
+    "HierarchicalRNNConfig",
+]

@@ -1,0 +1,1 @@
+"""Where numbers lie: buffers of blocks and lanes, devices, and what backends do differently."""

@@ -1,0 +1,1 @@
+"""Learned optimizers in Keras training: the optimizer, its callbacks, and what they log."""
