@@ -61,8 +61,8 @@ def write_checkpoint(prefix: pathlib.Path, arrays: dict[str, np.ndarray]) -> Non
 
 @pytest.mark.jax_only
 def test_a_checkpoint_of_the_released_program_takes_the_same_trajectory(tmp_path, released):
-    from eval import conformance
     from eval.__main__ import main
+    from eval.commands import conformance
 
     others = {
         "LOL/update_weights/RMSProp": np.ones((10, 1), "float32"), "global_step": np.int64(7)}

@@ -17,7 +17,7 @@ def measure(network: str, rounds: int, every: int) -> dict[str, Any]:
     """Train with and without the callback in turn, in one process.
 
     Args:
-        network: one of `eval.networks.NETWORKS`, on random images of MNIST's size.
+        network: one of `eval.runs.networks.NETWORKS`, on random images of MNIST's size.
         rounds: how often each; the first of both, which compiles, does not count.
         every: of the callback, which makes ten records in a round.
 
@@ -28,7 +28,7 @@ def measure(network: str, rounds: int, every: int) -> dict[str, Any]:
     import keras
     import numpy as np
 
-    from eval import networks
+    from eval.runs import networks
     from hrnn_opt import HierarchicalLOpt, LearningRateDynamics
 
     rng = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from eval.data import Data, load
+from eval.runs.data import Data, load
 
 if TYPE_CHECKING:
     from hrnn_opt import Pretrained
@@ -158,11 +158,6 @@ def choices(options: flags.FlagValues, name: str, known: Any) -> list[str]:
     if not values:
         raise UsageError(f"--{name} must name at least one of {', '.join(known)}")
     return values
-
-
-def shown(value: float | None, form: str = "#.3g", missing: str = "diverged") -> str:
-    """A number of a result as a table shows it; `missing` if it is None or not finite."""
-    return format(value, form) if value is not None and math.isfinite(value) else missing
 
 
 def print_json(value: Any) -> None:

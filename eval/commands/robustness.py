@@ -13,9 +13,11 @@ import rich
 import rich.table
 from absl import flags
 
-from eval import cli, networks, optimizers
-from eval.runs import Run
-from eval.store import Result, Store, loss_at
+from eval.commands import cli
+from eval.runs import networks, optimizers
+from eval.runs.results import Result, loss_at, shown
+from eval.runs.run import Run
+from eval.runs.store import Store
 
 if TYPE_CHECKING:
     from hrnn_opt import Pretrained
@@ -80,7 +82,7 @@ def main(argv: list[str]) -> int:
         for row in rows:
             rate = row["learning_rate"] or row["initial_learning_rate"]
             table.add_row(row["network"], str(row["seed"]), f"{rate:g}",
-                          cli.shown(row["early_loss"], missing=""), cli.shown(row["final_loss"]),
+                          shown(row["early_loss"], missing=""), shown(row["final_loss"]),
                           "passed" if row["passed"] else "FAILED")
         rich.print(table)
     return 0 if all_passed else 1

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from absl import flags
 
-from eval import cli
+from eval.commands import cli
 
 OPTIONS = flags.FlagValues()
 flags.DEFINE_enum("backend", "jax", ["jax", "tensorflow", "torch"], "Of Keras.",
@@ -51,7 +51,7 @@ def work(folder: Path, epochs: int, every: int, killed_by: int | None = None) ->
     import keras
     import numpy as np
 
-    from eval.fitting import save_together
+    from eval.imagenet.fitting import save_together
     from hrnn_opt import HierarchicalLOpt
 
     checkpoint, parent = folder / "checkpoint.keras", os.getppid()
@@ -133,7 +133,7 @@ def soak(
     # An epoch to be killed in, and one to go on with, follow the last.
     moments = sorted(rng.uniform(0, max(0, epochs - 2)) for _ in range(kills))
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-m", "eval.soak", str(folder), str(epochs), str(every)]
+    command = [sys.executable, "-m", "eval.commands.soak", str(folder), str(epochs), str(every)]
     while True:
         killed_by = [str(math.ceil(moments[0]) + 1)] if moments else []
         worker = subprocess.Popen([*command, *killed_by], env=environment)

@@ -15,9 +15,9 @@ from typing import Any
 from absl import flags
 from markdown import Markdown
 
-from eval import cli, figure
+from eval.commands import cli, figure
 from eval.figures import FIGURES
-from eval.store import write_text
+from eval.runs.store import write_text
 
 OPTIONS = flags.FlagValues()
 flags.DEFINE_list("figures", list(FIGURES), "Those to make.", flag_values=OPTIONS)

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import keras
 
-from eval import networks, optimizers
-from eval.data import Data
+from eval.runs import networks, optimizers
+from eval.runs.data import Data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Run:
     """One training run.
 
     Attributes:
-        network: one of `eval.networks.NETWORKS` or `OTHERS`.
-        optimizer: one of `eval.optimizers.OPTIMIZERS`.
+        network: one of `eval.runs.networks.NETWORKS` or `OTHERS`.
+        optimizer: one of `eval.runs.optimizers.OPTIMIZERS`.
         steps: number of steps.
         learning_rate: None leaves the optimizer its own.
-        schedule: one of `eval.optimizers.SCHEDULES`.
+        schedule: one of `eval.runs.optimizers.SCHEDULES`.
         batch_size: examples a step.
         seed: draws the start values, the minibatches and what is random in the optimizer.
         weights: of the learned optimizer; None leaves it its own.
@@ -65,8 +65,8 @@ class Run:
 
     def execute(self, data: Data, on_progress: Callable[[int], Any] | None = None,
                 ) -> dict[str, Any]:
-        """Train; the result of `eval.runner.train` and the configuration."""
-        from eval import runner
+        """Train; the result of `eval.runs.runner.train` and the configuration."""
+        from eval.runs import runner
 
         model = networks.build(self.network, data.x_train.shape[1:], int(data.y_train.max()) + 1,
                                self.seed)

@@ -3,7 +3,7 @@
 A file is written beside its place and then renamed: a killed program leaves whole results only, and
 the next one runs what is missing. Several programs may share a store.
 
-What a store holds is not only `eval.runs.Run`s: anything hashable that has their `title`,
+What a store holds is not only `eval.runs.run.Run`s: anything hashable that has their `title`,
 `configuration` and `execute` will do, if its results have the keys in `KEYS`.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,11 +18,10 @@ from typing import Any, Protocol
 
 import tqdm
 
-from eval.data import Data
-from eval.workers import Workers
+from eval.runs.data import Data
+from eval.runs.results import Result
+from eval.runs.workers import Workers
 from hrnn_opt.files import write_atomic
-
-Result = dict[str, Any]
 
 
 class Storable(Protocol):
@@ -115,18 +113,3 @@ def write_text(path: Path, text: str) -> None:
     """Write a file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, text.encode())
-
-
-def final_loss(result: Result) -> float:
-    """The final training loss, infinite if the run diverged."""
-    return math.inf if result["diverged"] else result["final_training_loss"]
-
-
-def loss_at(result: Result, step: int) -> float:
-    """The training loss after `step` steps, a point of the curve; infinite after divergence."""
-    for point, loss in result["curve"]:
-        if point == step:
-            return loss
-    if result["diverged"]:
-        return math.inf
-    raise ValueError(f"the curve has no point at step {step}.")

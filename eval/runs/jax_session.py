@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import keras
 
-from eval.losses import example_accuracies, example_losses
-from eval.sessions import EVALUATION_BATCH
+from eval.runs.losses import example_accuracies, example_losses
+from eval.runs.session import EVALUATION_BATCH
 
 Arrays = list[jax.Array]
 
@@ -32,7 +32,7 @@ class State(NamedTuple):
 
 
 class JaxSession:
-    """A `Session` on JAX; arguments are those of `eval.sessions.start`."""
+    """A `Session` on JAX; arguments are those of `eval.runs.sessions.start`."""
 
     def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, x: Any, y: Any,
                  order: Any) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from eval import cli
+from eval.commands import cli
 from hrnn_opt.files import write_atomic
 from hrnn_opt.released import read_released
 from hrnn_opt.weights import Pretrained, resolve

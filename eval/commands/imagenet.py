@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from eval import cli
+from eval.commands import cli
 
 BACKENDS = ("jax", "tensorflow", "torch")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16")
@@ -123,13 +123,13 @@ def _use_backend() -> None:
     if OPTIONS.coordinator:
         if keras.backend.backend() != "jax":
             raise cli.UsageError("--coordinator is for --backend jax")
-        from eval import devices
+        from eval.imagenet import devices
 
         devices.use_hosts(OPTIONS.coordinator, OPTIONS.processes, OPTIONS.process)
 
 
 def _source(size: int) -> Any:
-    from eval import images
+    from eval.imagenet import images
 
     if OPTIONS.synthetic:
         return images.Synthetic(OPTIONS.classes, size)
@@ -142,7 +142,7 @@ def _source(size: int) -> Any:
 
 
 def _image_size() -> int:
-    from eval import image_models
+    from eval.imagenet import image_models
 
     if OPTIONS.model not in image_models.names():
         raise cli.UsageError(
@@ -157,7 +157,8 @@ def _compiled(name: str, learning_rate: float | None, size: int, classes: int, d
     """A new model with its optimizer."""
     import keras
 
-    from eval import image_models, optimizers
+    from eval.imagenet import image_models
+    from eval.runs import optimizers
 
     keras.utils.set_random_seed(OPTIONS.seed)
     settings: dict[str, Any] = {
@@ -193,7 +194,7 @@ def _train(name: str, learning_rate: float | None, size: int, source: Any, devic
     """One run; what is printed of it."""
     import keras
 
-    from eval import fitting, images
+    from eval.imagenet import fitting, images
     from hrnn_opt.callbacks import SwapLookahead
 
     model = _compiled(name, learning_rate, size, source.classes, devices)
@@ -278,7 +279,7 @@ def _claim(folder: Path) -> None:
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
     """Draw the training losses over steps."""
-    from eval import pictures
+    from eval.figures import pictures
 
     figure, axes = pictures.panels(1, 1, width=6, height=3.6)
     axis = axes[0, 0]
@@ -321,8 +322,8 @@ def main(argv: list[str]) -> None:
     _use_backend()
     import keras
 
-    from eval import optimizers
-    from eval.devices import Devices
+    from eval.imagenet.devices import Devices
+    from eval.runs import optimizers
 
     runs = [(OPTIONS.optimizer, OPTIONS.learning_rate)]
     if OPTIONS.compare is not None:

@@ -11,9 +11,10 @@ from pathlib import Path
 import tqdm
 from absl import flags
 
-from eval import cli, networks, optimizers
-from eval.runs import Run
-from eval.store import write_json
+from eval.commands import cli
+from eval.runs import networks, optimizers
+from eval.runs.run import Run
+from eval.runs.store import write_json
 
 OPTIONS = flags.FlagValues()
 flags.DEFINE_enum("network", None, list(networks.NETWORKS), "The network.",

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from eval.data import Data
+from eval.runs.data import Data
 
 _THREADS = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 

@@ -20,8 +20,8 @@ from keras import layers
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from eval import cli
-from eval.data import Data
+from eval.commands import cli
+from eval.runs.data import Data
 from hrnn_opt import HierarchicalLOpt, SwapLookahead
 from hrnn_opt.events import EventWriter
 from hrnn_opt.weights import shipped

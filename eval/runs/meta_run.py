@@ -1,4 +1,4 @@
-"""A run of meta-training as data, as `eval.runs` has the training runs."""
+"""A run of meta-training as data, as `eval.runs.run` has the training runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import math
 import time
 from typing import Any, ClassVar
 
-from eval.data import Data
+from eval.runs.data import Data
 
 # What the first learned optimizer was meta-trained on, one problem: an MLP of 20 sigmoid units on
 # MNIST; and a pair of problems on which ablations can be told apart in minutes.

@@ -14,9 +14,11 @@ from typing import Any
 
 from absl import flags
 
-from eval import cli, networks, optimizers, tune
-from eval.runs import Run
-from eval.store import Result, Store, final_loss, write_json, write_text
+from eval.commands import cli
+from eval.runs import grid_search, networks, optimizers
+from eval.runs.results import Result, final_loss, shown
+from eval.runs.run import Run
+from eval.runs.store import Store, write_json, write_text
 
 OPTIONS = flags.FlagValues()
 flags.DEFINE_list("weights", ["default"], "Names or paths of weights.", flag_values=OPTIONS)
@@ -24,7 +26,7 @@ flags.DEFINE_list("networks", list(networks.PAPER), f"Some of {', '.join(network
                   flag_values=OPTIONS)
 flags.DEFINE_list("steps", ["1000", "10000"], "Numbers of training steps.", flag_values=OPTIONS)
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.", flag_values=OPTIONS)
-flags.DEFINE_string("baselines", str(tune.BASELINES), "Folder that `tune --save` wrote.",
+flags.DEFINE_string("baselines", str(grid_search.BASELINES), "Folder that `tune --save` wrote.",
                     flag_values=OPTIONS)
 flags.DEFINE_bool("search", True, "Search for what --baselines has not; else leave it out.",
                   flag_values=OPTIONS)
@@ -35,7 +37,7 @@ cli.define_json(OPTIONS)
 
 
 def tuned(network: str, steps: int, store: Store, seeds: list[int], baselines: str | Path,
-          search: bool = True) -> list[tune.Record]:
+          search: bool = True) -> list[grid_search.Record]:
     """The best of every hand-designed optimizer and schedule, from `baselines` if it is there, else
     after a `search` (if not, it is left out).
 
@@ -44,7 +46,7 @@ def tuned(network: str, steps: int, store: Store, seeds: list[int], baselines: s
     """
     known = {
         (record["optimizer"], record["schedule"]): record
-        for record in tune.load(network, baselines)
+        for record in grid_search.load(network, baselines)
         if (record["steps"], record["batch_size"], record["data"])
         == (steps, 64, store.data.fingerprint)
     }
@@ -53,7 +55,7 @@ def tuned(network: str, steps: int, store: Store, seeds: list[int], baselines: s
             f"--nosearch: {baselines} has no results of {network} over {steps} steps")
     return [
         known.get((optimizer, schedule))
-        or tune.best(network, optimizer, schedule, steps, store, seeds=seeds)
+        or grid_search.best(network, optimizer, schedule, steps, store, seeds=seeds)
         for optimizer in optimizers.BASELINES for schedule in optimizers.SCHEDULES
         if search or (optimizer, schedule) in known
     ]
@@ -108,18 +110,18 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         header += [name, "ratio", "speed-up"]
     lines = []
     for r in rows:
-        best = f"{cli.shown(r['best']['loss'])} {_name(r['best'])}"
+        best = f"{shown(r['best']['loss'])} {_name(r['best'])}"
         cells = [r["network"], f"{r['steps']:,}", best]
         for name in weights:
             learned = r["learned"][name]
-            cells += [cli.shown(learned["loss"]), cli.shown(learned["ratio"], ".2f"),
-                      cli.shown(learned["speed_up"], ".1f", "not reached")]
+            cells += [shown(learned["loss"]), shown(learned["ratio"], ".2f"),
+                      shown(learned["speed_up"], ".1f", "not reached")]
         lines.append(cells)
     by_search = [{(s["optimizer"], s["schedule"]): s for s in r["tuned"]} for r in rows]
     searches = list(dict.fromkeys(search for searched in by_search for search in searched))
     tuned_lines = [
         [r["network"], f"{r['steps']:,}"] + [
-            f"{cli.shown(searched[s]['loss'])} ({searched[s]['learning_rate']:g})"
+            f"{shown(searched[s]['loss'])} ({searched[s]['learning_rate']:g})"
             if s in searched else "not searched" for s in searches]
         for r, searched in zip(rows, by_search)]
     return "\n".join([

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from eval import cli
+from eval.commands import cli
 from train import log
 
 OPTIONS = flags.FlagValues()
@@ -31,7 +31,7 @@ def smooth(values: np.ndarray, reach: int) -> np.ndarray:
 
 def plot(records: list[dict[str, Any]], path: str) -> None:
     """Draw at least one logged meta-step."""
-    from eval import pictures
+    from eval.figures import pictures
 
     step = np.array([record["step"] for record in records])
     minutes = np.cumsum([record["seconds"] for record in records]) / 60

@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from eval import sessions
-from eval.data import Data
+from eval.runs import sessions
+from eval.runs.data import Data
 
 # How many steps may pass before a run that has diverged is stopped, or progress is reported.
 CHECK_EVERY = 100

@@ -3,8 +3,8 @@
 
 From its event files, over training batches: a curve for each tensor, and all of them as a map from
 the model's first tensor at the top to its last. The rate of a tensor is the median over its
-parameters. With --beside, the log_dir of `eval.dynamics.StepSizes` in a run of the same model with
-Adam, say, also the steps that both took: the RMS of each tensor's updates.
+parameters. With --beside, the log_dir of `eval.runs.step_sizes.StepSizes` in a run of the same
+model with Adam, say, also the steps that both took: the RMS of each tensor's updates.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import json
 import posixpath
 from pathlib import Path
 
-import keras
 import numpy as np
 from absl import flags
 
-from eval import cli
+from eval.commands import cli
+from eval.runs.step_sizes import UPDATE
 from hrnn_opt.dynamics import LOG_LEARNING_RATE, tag
-from hrnn_opt.events import EventWriter
 
 OPTIONS = flags.FlagValues()
 flags.DEFINE_string("out", "dynamics.png", "Picture to write.", flag_values=OPTIONS)
@@ -27,38 +26,9 @@ flags.DEFINE_string("beside", None, "Logs of another optimizer's steps, drawn be
                     flag_values=OPTIONS)
 cli.define_json(OPTIONS)
 
-RATE, UPDATE = f"{LOG_LEARNING_RATE}/median", "update RMS"
+RATE = f"{LOG_LEARNING_RATE}/median"
 # What fits beside the curves, and beside the map.
 CURVE_LABELS, MAP_LABELS = 8, 24
-
-
-class StepSizes(keras.callbacks.Callback):
-    """Logs the RMS of each tensor's updates, of any optimizer, as `LearningRateDynamics` does."""
-
-    def __init__(self, log_dir: str | Path, every: int = 100) -> None:
-        super().__init__()
-        self.log_dir, self.every, self.batches = log_dir, every, 0
-
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self.writer = EventWriter(self.log_dir)
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        self.batches += 1
-        if self.batches % self.every == 0:
-            self.before = self._values()
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        if self.batches % self.every == 0:
-            self.writer.write(self.batches, {
-                tag(UPDATE, path): float(np.sqrt(np.mean(np.square(value - self.before[path]))))
-                for path, value in self._values().items()})
-
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        self.writer.close()
-
-    def _values(self) -> dict[str, np.ndarray]:
-        return {v.path: np.array(keras.ops.convert_to_numpy(v), "float32")
-                for v in self.model.trainable_variables}
 
 
 def read(folder: Path, quantity: str = RATE) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -104,7 +74,7 @@ def plot(
     """
     from matplotlib.colors import LogNorm
 
-    from eval import pictures
+    from eval.figures import pictures
 
     values = np.array(list(rates.values()))
     # The name of the model is the same in all of them.
@@ -165,8 +135,8 @@ def main(argv: list[str]) -> None:
         beside = read(Path(argv[1]), UPDATE), read(Path(OPTIONS.beside), UPDATE)
         if not set(beside[1][1]) & set(rates):
             raise cli.UsageError(
-                "--beside must be a folder with event files of eval.dynamics.StepSizes, of the "
-                f"same model; got {OPTIONS.beside!r}")
+                "--beside must be a folder with event files of eval.runs.step_sizes.StepSizes, of "
+                f"the same model; got {OPTIONS.beside!r}")
     plot(steps, rates, OPTIONS.out, beside)
     report = {
         "logged_batches": len(steps), "last_batch": int(steps[-1]),

@@ -1,39 +1,17 @@
-"""A network in training, on any backend: what `eval.runner` steps and evaluates."""
+"""Starts a network in training, on any backend."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from eval.losses import example_accuracies, example_losses
+from eval.runs.losses import example_accuracies, example_losses
+from eval.runs.session import EVALUATION_BATCH, Session
 from hrnn_opt.backend import no_gradient
-
-EVALUATION_BATCH = 500
-
-
-class Session(Protocol):
-    """A network in training."""
-
-    def step(self) -> None:
-        """Train on the next batch."""
-
-    def loss(self) -> float:
-        """The mean loss over the last batch, before its step."""
-
-    def evaluate(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-        """Mean loss and accuracy over a whole set, of the values that training would end with.
-
-        The model's variables may hold another location between steps (lookahead) or not yet the one
-        to keep (a moving average); Keras asks the optimizer for the latter when training ends.
-        """
-
-    def finish(self) -> None:
-        """Leave those values in the model."""
-
 
 def start(model: keras.Model, optimizer: keras.optimizers.Optimizer, x: np.ndarray, y: np.ndarray,
           order: np.ndarray) -> Session:
@@ -46,7 +24,7 @@ def start(model: keras.Model, optimizer: keras.optimizers.Optimizer, x: np.ndarr
         order: (steps, B) which of its examples each step sees.
     """
     if keras.backend.backend() == "jax":
-        from eval.jax_session import JaxSession
+        from eval.runs.jax_session import JaxSession
 
         return JaxSession(model, optimizer, x, y, order)
     return _VariablesSession(model, optimizer, x, y, order)

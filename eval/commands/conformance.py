@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from eval import cli
+from eval.commands import cli
 from hrnn_opt.files import read_npz
 
 OPTIONS = flags.FlagValues()
@@ -177,7 +177,7 @@ def replay(path: str) -> tuple[bool, dict[str, Any]]:
         worst = replay_trajectory(arrays)
         return all(worst[name] <= TOLERANCES[name] for name in TOLERANCES), worst
     # Written in JAX, which a replay of trajectories on another backend does without.
-    from eval.problem_conformance import replay as replay_problems
+    from eval.conformance.problems import replay as replay_problems
 
     try:
         problems = replay_problems(path)

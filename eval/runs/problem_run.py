@@ -1,4 +1,4 @@
-"""Runs on problems of the meta-training set, as `eval.runs` has those on images."""
+"""Runs on problems of the meta-training set, as `eval.runs.run` has those on images."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from eval import optimizers
-from eval.data import Data
-from eval.runs import learned_checksum, weights_name
+from eval.runs import optimizers
+from eval.runs.data import Data
+from eval.runs.run import learned_checksum, weights_name
 
 POINTS = 50
 # Objectives relative to the start are not told apart below.
@@ -40,7 +40,7 @@ class ProblemRun:
 
     Attributes:
         problem: one of `NAMES`.
-        optimizer: one of `eval.optimizers.OPTIMIZERS`.
+        optimizer: one of `eval.runs.optimizers.OPTIMIZERS`.
         steps: number of steps, a multiple of `POINTS` unless below it.
         instances: new ones, with a start and noise of their own.
         rates: learning rates; None leaves the optimizer its own.
@@ -122,7 +122,7 @@ class ProblemRun:
         return variables, optimizer
 
     def results(self, result: dict[str, Any], rate: float | None) -> list[dict[str, Any]]:
-        """The curves at one rate in the form of `eval.runs` results, one for each instance."""
+        """The curves at one rate in the form of `eval.runs.run` results, one for each instance."""
         curves = result["curves"][self.rates.index(rate)]
         return [
             {"curve": [[step, y] for step, y in zip(result["steps_of_points"], curve)
@@ -136,7 +136,7 @@ def _training(problem: Any, variables: list[Any], optimizer: Any, every: int, po
     """A function of a run's key, instance, start and optimizer state that gives its curve."""
     import jax
 
-    from eval.jax_session import final_values
+    from eval.runs.jax_session import final_values
 
     model = SimpleNamespace(trainable_variables=variables)
 

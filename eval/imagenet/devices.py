@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from eval.images import Process
+from eval.imagenet.images import Process
 
 
 class _SplitKernels(keras.distribution.ModelParallel):

@@ -14,7 +14,7 @@ import rich
 import rich.table
 from absl import flags
 
-from eval import cli
+from eval.commands import cli
 from train.config import TrainConfig
 from train.lengths import horizons, segments
 
@@ -76,7 +76,7 @@ def _edges(grain: int, highest: int) -> np.ndarray:
 
 def plot(ours: Lengths, theirs: Lengths, unroll: int, path: str) -> None:
     """Draw both histograms of each quantity, on log axes."""
-    from eval import pictures
+    from eval.figures import pictures
 
     figure, axes = pictures.panels(1, len(TITLES))
     for axis, (name, title) in zip(axes[0], TITLES.items()):

@@ -17,10 +17,10 @@ import rich
 import rich.table
 from absl import flags
 
-from eval import cli
+from eval.commands import cli
 from eval.figures import FIGURES, module
 from eval.figures.context import BUDGETS, Context
-from eval.store import write_json
+from eval.runs.store import write_json
 
 OPTIONS = flags.FlagValues()
 
@@ -63,7 +63,7 @@ def context(options: flags.FlagValues) -> Context:
 
 def make(figure: str, given: Context, options: flags.FlagValues) -> dict[str, Any]:
     """Measure and draw one of `FIGURES`, into three files in `--out`; gives what the JSON holds."""
-    from eval import pictures
+    from eval.figures import pictures
 
     of = module(figure)
     given.seconds.clear()
@@ -96,7 +96,7 @@ def command(figure: str, options: flags.FlagValues) -> str:
 
 def weights(name: str) -> str:
     """Weights by name and content."""
-    from eval.runs import weights_checksum
+    from eval.runs.run import weights_checksum
 
     return f"{Path(name).name} (SHA-256 {weights_checksum(name)}...)"
 
