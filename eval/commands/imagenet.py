@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ def _check() -> None:
         raise cli.UsageError(f"--backend must be one of {', '.join(BACKENDS)}")
     if OPTIONS.precision not in PRECISIONS:
         raise cli.UsageError(f"--precision must be one of {', '.join(PRECISIONS)}")
-    every, log_every = _every()
+    every, log_every = _spacing()
     if OPTIONS.steps % every:
         raise cli.UsageError(f"--every must divide --steps, {OPTIONS.steps}, got {every}")
     if every % log_every:
@@ -99,7 +98,7 @@ def _check() -> None:
         raise cli.UsageError("--data_dir must say where imagenet2012 is; or take --synthetic")
 
 
-def _every() -> tuple[int, int]:
+def _spacing() -> tuple[int, int]:
     """Steps of an epoch and of a logged loss; short runs need not say them."""
     every = OPTIONS.every or OPTIONS.steps
     log_every = OPTIONS.log_every
@@ -150,104 +149,6 @@ def _image_size() -> int:
     if OPTIONS.image_size:
         return OPTIONS.image_size
     return 32 if OPTIONS.synthetic else image_models.own_size(OPTIONS.model)
-
-
-def _compiled(name: str, learning_rate: float | None, size: int, classes: int, devices: Any
-              ) -> Any:
-    """A new model with its optimizer."""
-    import keras
-
-    from eval.imagenet import image_models
-    from eval.runs import optimizers
-
-    keras.utils.set_random_seed(OPTIONS.seed)
-    settings: dict[str, Any] = {
-        "gradient_accumulation_steps": OPTIONS.accumulate if OPTIONS.accumulate > 1 else None}
-    if OPTIONS.ema is not None:
-        settings |= {"use_ema": True, "ema_momentum": OPTIONS.ema}
-    if name == optimizers.LEARNED:
-        settings |= {"weights": OPTIONS.weights, "seed": OPTIONS.seed}
-    with devices.scope():
-        try:
-            network = image_models.build(OPTIONS.model, size, classes)
-        except ValueError as error:
-            raise cli.UsageError(f"--image_size: {str(error).splitlines()[0]}") from None
-        model = devices.model(network)
-        model.compile(
-            optimizer=optimizers.build(
-                name, learning_rate=learning_rate, schedule="constant", steps=OPTIONS.steps,
-                **settings),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            # Weighted, since the last batch of a validation is filled up.
-            weighted_metrics=[
-                keras.metrics.SparseCategoricalCrossentropy(
-                    name="cross_entropy", from_logits=True),
-                keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
-                keras.metrics.SparseTopKCategoricalAccuracy(min(5, classes - 1), name="top_5"),
-            ])
-        model.optimizer.build(model.trainable_variables)
-    return model
-
-
-def _train(name: str, learning_rate: float | None, size: int, source: Any, devices: Any
-           ) -> dict[str, Any]:
-    """One run; what is printed of it."""
-    import keras
-
-    from eval.imagenet import fitting, images
-    from hrnn_opt.callbacks import SwapLookahead
-
-    model = _compiled(name, learning_rate, size, source.classes, devices)
-    every, log_every = _every()
-    process, first = devices.process, devices.process.index == 0
-    folder = Path(OPTIONS.out, name) if OPTIONS.out else None
-    records: list[dict[str, Any]] = []
-    start = 0
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        found = fitting.Checkpoint.find(folder)
-        if found:
-            start, path = found
-            model.load_weights(path)
-            records += json.loads((folder / f"records-{start}.json").read_text())
-            print(f"{name}: going on from step {start}", file=sys.stderr)
-    local = OPTIONS.batch_size // process.count
-    common = {"image_size": size, "batch_size": local, "process": process}
-    training = images.training(source, seed=OPTIONS.seed, start=start, **common)
-    validation, batches = images.validation(
-        source, examples=OPTIONS.validation_examples, **common)
-
-    progress = fitting.Progress(
-        name if first else "", log_every, OPTIONS.batch_size, records)
-    callbacks: list[Any] = [progress, fitting.Validation(records)]
-    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    if OPTIONS.ema is not None:
-        callbacks.append(keras.callbacks.SwapEMAWeights())
-    elif getattr(inner, "attends", False):
-        callbacks.append(SwapLookahead())
-    if folder:
-        callbacks.append(fitting.Checkpoint(folder, records, writes=first))
-    model.fit(training, epochs=OPTIONS.steps // every, steps_per_epoch=every,
-              initial_epoch=start // every, validation_data=validation, validation_steps=batches,
-              callbacks=callbacks, shuffle=False, verbose=0)
-    if folder:
-        fitting.save_together(
-            getattr(model, "network", model).save, folder / "model.keras", writes=first)
-    seconds = progress.seconds()
-    skipped = int(inner.skipped_steps) if hasattr(inner, "skipped_steps") else None
-    share = fitting.optimizer_seconds(model, devices.run)
-    return {
-        "optimizer": name,
-        "final_loss": records[-1]["loss"],
-        **{key[4:]: value for key, value in records[-1].items() if key.startswith("val_")},
-        "images_per_second": seconds and OPTIONS.batch_size / seconds,
-        "step_seconds": seconds,
-        "optimizer_seconds": share,
-        "optimizer_share": seconds and min(share / seconds, 1.0),
-        "skipped_steps": skipped,
-        "peak_memory_bytes": fitting.peak_memory(),
-        "curve": [[record["step"], record["loss"]] for record in records],
-    }
 
 
 def _claim(folder: Path) -> None:
@@ -322,6 +223,7 @@ def main(argv: list[str]) -> None:
     _use_backend()
     import keras
 
+    from eval.imagenet import training
     from eval.imagenet.devices import Devices
     from eval.runs import optimizers
 
@@ -353,7 +255,11 @@ def main(argv: list[str]) -> None:
         _claim(Path(OPTIONS.out))
     results = []
     for name, learning_rate in runs:
-        results.append(_train(name, learning_rate, size, source, devices))
+        try:
+            results.append(training.train(
+                OPTIONS, name, learning_rate, size, source, devices, *_spacing()))
+        except training.ImageSizeError as error:
+            raise cli.UsageError(f"--image_size: {error}") from None
         keras.backend.clear_session(free_memory=True)
     if not first:
         return

@@ -8,8 +8,8 @@ ROOT = Path(__file__).parents[2]
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
            for path in (ROOT / "eval").rglob("*.py")}
 # What a folder may import beside itself; `commands` and `eval.__main__` may import all.
-BELOW = {"runs": set(), "imagenet": set(), "conformance": set(), "benchmark": {"runs"},
-         "figures": {"runs", "benchmark"}}
+BELOW = {"runs": set(), "conformance": set(), "benchmark": {"runs"},
+         "imagenet": {"runs"}, "figures": {"runs", "benchmark"}}
 
 
 def imported(path: Path) -> set[str]:
