@@ -12,12 +12,12 @@ import sys
 
 from absl import flags
 
-from eval import cli
+from eval.commands import cli
 
-# A command is a line here and a module of this folder with `main(argv)`, called as absl calls it:
-# with the program's name and the arguments that are no flags. It returns the exit code, None for 0.
-# Its flags are `OPTIONS`, or absl's global ones. It is imported only when it is called, so that
-# none pays for another's imports.
+# A command is a line here and a module of `eval.commands` with `main(argv)`, called as absl calls
+# it: with the program's name and the arguments that are no flags. It returns the exit code, None
+# for 0. Its flags are `OPTIONS`, or absl's global ones. It is imported only when it is called, so
+# that none pays for another's imports.
 COMMANDS = {
     "conformance": "replay recorded trajectories or problems and print the deviations",
     "mnist": "train one network on MNIST with one optimizer",
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
               file=sys.stderr)
         return 2
     os.environ.setdefault("KERAS_BACKEND", "jax")
-    command = importlib.import_module(f"eval.{name}")
+    command = importlib.import_module(f"eval.commands.{name}")
     options = getattr(command, "OPTIONS", flags.FLAGS)
     if "json" not in options:
         cli.define_json(options)

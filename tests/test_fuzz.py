@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import problems
-from eval import dynamics
-from eval.runs import Run
-from eval.store import Store
+from eval.commands import dynamics
+from eval.runs.run import Run
+from eval.runs.store import Store
 from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig, Pretrained
 from hrnn_opt.events import EventWriter
 from hrnn_opt.files import read_npz

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from eval import meta_runs, pictures
+from eval.figures import pictures
 from eval.figures.context import Context
+from eval.runs import meta_run
 
 TITLE = "Ablations: meta-training with each part switched off"
 CLAIM = "Each part of the optimizer makes meta-training reach a lower meta-objective."
@@ -36,11 +37,11 @@ ABLATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def training(name: str, steps: int, seed: int) -> meta_runs.MetaRun:
+def training(name: str, steps: int, seed: int) -> meta_run.MetaRun:
     """Meta-training of one ablation; all else is the same."""
     switches, fields = ABLATIONS[name]
-    return meta_runs.MetaRun(name, json.dumps({
-        "suite": meta_runs.PAIR, "network": {**NETWORK, **switches}, "members": 2, "models": 4,
+    return meta_run.MetaRun(name, json.dumps({
+        "suite": meta_run.PAIR, "network": {**NETWORK, **switches}, "members": 2, "models": 4,
         "families": 2, "unroll": 25, "run_range": [100, 100], "objective_every": 5,
         "initial_learning_rate": [1e-4, 1e-1], "meta_learning_rate": 3e-3, "warmup": 5,
         "average": 0.9, "steps": steps, "seed": seed, **fields}), horizon=100, evaluations=10)

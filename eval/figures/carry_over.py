@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from eval import meta_runs, pictures
-from eval.figures import compare
+from eval.figures import compare, pictures
 from eval.figures.context import Context
+from eval.runs import meta_run
 
 TITLE = "From sigmoid to ReLU: the coordinatewise LSTM and the hierarchical RNN"
 CLAIM = ("A coordinatewise LSTM (Andrychowicz et al. 2016), trained on one problem with sigmoid "
@@ -17,11 +17,11 @@ LSTM = "coordinatewise LSTM"
 NETWORKS = ("mlp_sigmoid", "mlp_relu")
 
 
-def training(steps: int) -> meta_runs.MetaRun:
+def training(steps: int) -> meta_run.MetaRun:
     """Meta-training of the LSTM as its authors did it: one problem, runs of 100 steps, truncations
     of 20, no second derivatives."""
-    return meta_runs.MetaRun(LSTM, json.dumps({
-        "suite": meta_runs.ONE_MLP, "network": {"kind": "coordinatewise_lstm"}, "members": 1,
+    return meta_run.MetaRun(LSTM, json.dumps({
+        "suite": meta_run.ONE_MLP, "network": {"kind": "coordinatewise_lstm"}, "members": 1,
         "models": 1, "families": 1, "unroll": 20, "run_range": [100, 100],
         "second_derivatives": False, "meta_learning_rate": 3e-3, "warmup": 10, "average": 0.9,
         "steps": steps, "seed": 0}), horizon=100, evaluations=10)
@@ -33,7 +33,7 @@ def measure(context: Context) -> dict[str, Any]:
     (trained,) = context.store().results([training(budget.lstm_meta_steps)], "LSTM")
     learned = {
         compare.NAMES["hrnn"]: context.weights,
-        LSTM: context.weights_file(meta_runs.weights(trained))}
+        LSTM: context.weights_file(meta_run.weights(trained))}
     panels = {
         network: compare.compare(context, network, budget.carry_over_steps, tuned=("adam",),
                                  untuned=(), learned=learned)

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from eval import cli, optimizers, pictures, tune
+from eval.figures import pictures
 from eval.figures.context import Context
-from eval.runs import Run
-from eval.store import Result, Store, final_loss
+from eval.runs import grid_search, optimizers
+from eval.runs.results import Result, final_loss, shown
+from eval.runs.run import Run
+from eval.runs.store import Store
 
 NAMES = {
     "hrnn": "HierarchicalLOpt", "adam": "Adam", "rmsprop": "RMSProp", "sgd": "SGD, momentum",
@@ -33,7 +35,7 @@ def compare(
 
     Args:
         context: of the figure.
-        network: of `eval.networks`.
+        network: of `eval.runs.networks`.
         steps: training steps.
         store: None: the one of the images.
         tuned: optimizers at the best constant learning rate of the budget's grid.
@@ -58,7 +60,7 @@ def compare(
     # All at once, so that no process waits for another's search.
     store.results([*(run for runs in fixed.values() for run in runs), *grid], network)
     best = {
-        name: tune.best(network, name, "constant", steps, store, learning_rates=budget.rates,
+        name: grid_search.best(network, name, "constant", steps, store, learning_rates=budget.rates,
                         seeds=budget.seeds, grid_seeds=budget.grid_seeds)["learning_rate"]
         for name in tuned}
     fixed |= {(NAMES[name], "tuned"): [Run(network, name, steps, rate, seed=seed)
@@ -108,7 +110,7 @@ def table(panels: dict[str, list[Series]]) -> dict[str, Any]:
         for series in panels.values():
             one = next(s for s in series if (s["name"], s["kind"]) == (name, kind))
             rate = f" ({one['learning_rate']:g})" if one["learning_rate"] else ""
-            row.append(f"{cli.shown(final(one))}{rate}")
+            row.append(f"{shown(final(one))}{rate}")
         rows.append(row)
     return {"header": ["optimizer", "", *panels], "rows": rows}
 

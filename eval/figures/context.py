@@ -8,12 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from eval import data as data_lib
-from eval import problem_runs, tune
-from eval.data import Data
-from eval.networks import PAPER
-from eval.store import Store
-from eval.workers import Workers
+from eval.runs import data as data_lib
+from eval.runs import grid_search, problem_run
+from eval.runs.data import Data
+from eval.runs.networks import PAPER
+from eval.runs.store import Store
+from eval.runs.workers import Workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,15 +81,16 @@ BUDGETS = {
         examples=10_000, networks=PAPER, steps=1000, conv_steps=200, others=_OTHERS,
         other_steps=200, seeds=(0, 1, 2), grid_seeds=(0,),
         rates=(1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1, 3.16e-1), swept=_DECADES,
-        problems=problem_runs.NAMES, problem_steps=1000, instances=16, lstm_meta_steps=200,
+        problems=problem_run.NAMES, problem_steps=1000, instances=16, lstm_meta_steps=200,
         carry_over_steps=200, ablations=15, meta_steps=60, meta_seeds=(0, 1, 2),
         batch_sizes=(1, 8, 64, 512), resnet_batch_sizes=(), imagenet_steps=60),
     "full": Budget(
         examples=None, networks=PAPER, steps=10_000, conv_steps=10_000, others=_OTHERS,
-        other_steps=10_000, seeds=(0, 1, 2, 3, 4), grid_seeds=(0, 1, 2), rates=tune.LEARNING_RATES,
-        swept=_HALF_DECADES, problems=problem_runs.NAMES, problem_steps=5000, instances=64,
-        lstm_meta_steps=5000, carry_over_steps=10_000, ablations=15, meta_steps=2000,
-        meta_seeds=(0, 1, 2, 3, 4), batch_sizes=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+        other_steps=10_000, seeds=(0, 1, 2, 3, 4), grid_seeds=(0, 1, 2),
+        rates=grid_search.LEARNING_RATES, swept=_HALF_DECADES, problems=problem_run.NAMES,
+        problem_steps=5000, instances=64, lstm_meta_steps=5000, carry_over_steps=10_000,
+        ablations=15, meta_steps=2000, meta_seeds=(0, 1, 2, 3, 4),
+        batch_sizes=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
         resnet_batch_sizes=(1, 4, 16, 64), imagenet_steps=20_000),
 }
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from eval import data
-from eval.data import Data
 from eval.figures import compare, mnist
 from eval.figures.context import Context
+from eval.runs import data
+from eval.runs.data import Data
 
 TITLE = "Beyond the paper: networks of other kinds"
 CLAIM = ("The paper makes no claim on these. The question is whether the learned optimizer, "

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from eval import optimizers, pictures
-from eval.figures import compare
+from eval.figures import compare, pictures
 from eval.figures.context import Context
-from eval.problem_runs import ProblemRun
+from eval.runs import optimizers
+from eval.runs.problem_run import ProblemRun
 
 TITLE = "Home turf: new instances of problems of the meta-training set"
 CLAIM = ("On problems of the kinds that it was meta-trained on, the learned optimizer does better "

@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
-from eval import optimizers, pictures
-from eval.data import Data
-from eval.figures import compare
+from eval.figures import compare, pictures
 from eval.figures.context import Context
-from eval.runs import learned_checksum
+from eval.runs import optimizers
+from eval.runs.data import Data
+from eval.runs.run import learned_checksum
 
 TITLE = "Large networks: Inception V3 and ResNet V2 on ImageNet"
 CLAIM = ("On ImageNet it follows the tuned optimizers for the first 10,000 to 20,000 steps; then "

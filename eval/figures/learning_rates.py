@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from eval import optimizers, pictures
-from eval.figures import compare
+from eval.figures import compare, pictures
 from eval.figures.context import Context
-from eval.problem_runs import ProblemRun
-from eval.runs import Run
-from eval.store import final_loss
+from eval.runs import optimizers
+from eval.runs.problem_run import ProblemRun
+from eval.runs.results import final_loss
+from eval.runs.run import Run
 
 TITLE = "Learning rates over six decades"
 CLAIM = ("The learned optimizer works over a much wider range of initial learning rates than "

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eval import pictures
-from eval.figures import compare
+from eval.figures import compare, pictures
 from eval.figures.context import Context
 
 TITLE = "Networks never seen: MLPs and convnets on MNIST"

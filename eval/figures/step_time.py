@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from eval import benchmark, pictures
-from eval.data import Data
-from eval.figures import compare
+from eval.benchmark import train_step
+from eval.figures import compare, pictures
 from eval.figures.context import Context
-from eval.runs import weights_checksum
+from eval.runs.data import Data
+from eval.runs.run import weights_checksum
 
 TITLE = "Time of a training step relative to hand-designed optimizers"
 CLAIM = ("A step takes several times as long as with Adam at batch sizes of 1 to 10, and about as "
@@ -22,7 +22,7 @@ ROUNDS = 21
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Steps of `eval.benchmark.train_steps`, measured in this process and in no other's company.
+    """Steps of `train_step.measure`, measured in this process and in no other's company.
 
     Attributes:
         model, batch_size, rounds: its arguments.
@@ -48,7 +48,7 @@ class Timing:
     def execute(self, data: Data) -> dict[str, Any]:
         """Measure."""
         began = time.perf_counter()
-        report = benchmark.train_steps(self.model, self.batch_size, self.rounds)
+        report = train_step.measure(self.model, self.batch_size, self.rounds)
         return {**report, **self.configuration(data),
                 "seconds": round(time.perf_counter() - began, 2)}
 

@@ -6,9 +6,9 @@ import struct
 import numpy as np
 import pytest
 
-from eval import data
-from eval.data import Data
-from eval.runs import Run
+from eval.runs import data
+from eval.runs.data import Data
+from eval.runs.run import Run
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +69,7 @@ def fake_runs(monkeypatch) -> FakeRuns:
 @pytest.fixture
 def figures(monkeypatch) -> list:
     """The figures that are saved."""
-    from eval import pictures
+    from eval.figures import pictures
 
     saved, save = [], pictures.save
     monkeypatch.setattr(

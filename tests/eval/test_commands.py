@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from eval import robustness
 from eval.__main__ import COMMANDS, main
+from eval.commands import robustness
 
 ON_JAX = os.environ.get("KERAS_BACKEND") == "jax"
 

@@ -6,8 +6,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from eval import curve
 from eval.__main__ import main
+from eval.commands import curve
 
 RECORDS = [
     {"step": step, "losses": {"a": -step, "b": -step - 2.0}, "seconds": 30.0 * step} |

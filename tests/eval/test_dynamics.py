@@ -7,8 +7,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from eval import dynamics
 from eval.__main__ import main
+from eval.commands import dynamics
+from eval.runs.step_sizes import StepSizes
 from hrnn_opt import LearningRateDynamics
 from hrnn_opt.dynamics import tag
 from hrnn_opt.events import EventWriter
@@ -109,7 +110,7 @@ def test_no_logs_is_one_clear_error(tmp_path, capsys, events):
 
 def test_adams_steps_are_drawn_beside(tmp_path, figures, capsys):
     for name, opt, callback in (
-            ("ours", optimizer(), LearningRateDynamics), ("adam", "adam", dynamics.StepSizes)):
+            ("ours", optimizer(), LearningRateDynamics), ("adam", "adam", StepSizes)):
         keras.utils.clear_session()
         network = model(optimizer=opt)
         fit(network, epochs=2, callbacks=[callback(tmp_path / name, every=2)])

@@ -27,9 +27,9 @@ from eval.figures import (
     step_time,
 )
 from eval.figures.context import BUDGETS
-from eval.meta_runs import MetaRun
-from eval.problem_runs import ProblemRun
-from eval.workers import Workers
+from eval.runs.meta_run import MetaRun
+from eval.runs.problem_run import ProblemRun
+from eval.runs.workers import Workers
 from train.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -165,7 +165,7 @@ def test_processes_end_when_the_program_is_killed(tmp_path):
         "        time.sleep(600)\n"
         "import os\n"
         "if __name__ == '__main__':\n"
-        "    from eval.workers import Workers\n"
+        "    from eval.runs.workers import Workers\n"
         f"    with Workers(2, {str(tmp_path)!r}) as workers:\n"
         "        list(workers.executed([Sleep(0), Sleep(1)], None))\n")
     path = tmp_path / "sleepers.py"

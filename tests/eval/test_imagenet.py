@@ -18,9 +18,9 @@ pytest.importorskip("tensorflow_datasets")
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from eval import image_models, images
 from eval.__main__ import main
-from eval.images import Process
+from eval.imagenet import image_models, images
+from eval.imagenet.images import Process
 from tests.eval.tiny_imagenet import tiny_network
 
 ROOT = Path(__file__).parents[2]

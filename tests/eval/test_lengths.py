@@ -7,8 +7,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from eval import lengths
 from eval.__main__ import main
+from eval.commands import lengths
 from train.config import TrainConfig
 from train.lengths import horizons
 

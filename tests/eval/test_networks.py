@@ -3,7 +3,7 @@ import functools
 import numpy as np
 import pytest
 
-from eval import networks
+from eval.runs import networks
 
 build = functools.cache(networks.build)
 

@@ -10,8 +10,8 @@ import jax
 import keras
 import optax
 
-from eval import optimizers
-from eval.jax_session import final_values
+from eval.runs import optimizers
+from eval.runs.jax_session import final_values
 
 START = [np.array([[1.0, -2.0], [0.5, 3.0]], "float32"), np.array([0.1, 0.2], "float32")]
 SCALES = [np.array([[1.0, 10.0], [0.1, 1.0]], "float32"), np.array([3.0, 1.0], "float32")]

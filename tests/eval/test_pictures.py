@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval import pictures
+from eval.figures import pictures
 
 
 @pytest.mark.parametrize("high, labels", [

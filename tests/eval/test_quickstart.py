@@ -8,8 +8,8 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.tensorflow_stub.errors import OutOfRangeError
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
 
-from eval import quickstart
 from eval.__main__ import main
+from eval.commands import quickstart
 from hrnn_opt.events import EventWriter
 
 

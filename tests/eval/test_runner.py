@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from eval import losses, networks, optimizers, runner
+from eval.runs import losses, networks, optimizers, runner
 
 
 def train(data, model=None, optimizer=None, steps=60, seed=0, **kwargs):
@@ -166,7 +166,7 @@ def test_losses_of_texts_and_of_pixels_are_means_over_positions():
 
 
 def test_the_manual_is_a_text_whose_targets_are_the_next_characters():
-    from eval import data
+    from eval.runs import data
 
     text = data.text(60, 8)
     assert text.x_train.shape == text.y_train.shape == (60, 8)

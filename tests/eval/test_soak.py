@@ -5,8 +5,8 @@ import json
 import keras
 import numpy as np
 
-from eval import soak
 from eval.__main__ import main
+from eval.commands import soak
 from tests.hrnn_opt.support import assert_equal, values
 
 

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from eval import logging_cost, step_cost
 from eval.__main__ import main
+from eval.benchmark import logging_cost, step_cost
 
 
 def test_shapes_add_up_over_three_decades():

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.data import Data
-from eval.runs import Run
-from eval.store import Store, final_loss, loss_at, write_json
+from eval.runs.data import Data
+from eval.runs.results import final_loss, loss_at
+from eval.runs.run import Run
+from eval.runs.store import Store, write_json
 
 RUNS = [Run("mlp_relu", "adam", 100, rate, seed=seed) for rate in (1e-3, 1e-2) for seed in (0, 1)]
 
@@ -97,7 +98,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path):
 
 def test_a_killed_program_leaves_whole_files_only(tmp_path):
     program = (
-        "import sys, pathlib; from eval.store import write_json\n"
+        "import sys, pathlib; from eval.runs.store import write_json\n"
         "i = 0\n"
         "while True:\n"
         "    write_json(pathlib.Path(sys.argv[1]) / f'{i % 5}.json', list(range(20000)))\n"

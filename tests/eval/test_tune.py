@@ -2,9 +2,10 @@ import json
 
 import pytest
 
-from eval import table, tune
-from eval.cli import UsageError
-from eval.store import Store
+from eval.commands import table
+from eval.commands.cli import UsageError
+from eval.runs import grid_search
+from eval.runs.store import Store
 
 
 @pytest.fixture
@@ -13,7 +14,7 @@ def store(tmp_path, digits):
 
 
 def test_the_lowest_median_over_seeds_is_best(store, fake_runs):
-    record = tune.best("mlp_relu", "adam", "constant", 100, store)
+    record = grid_search.best("mlp_relu", "adam", "constant", 100, store)
     assert record["learning_rate"] == 1e-2
     assert record["losses"] == pytest.approx([0.09, 0.1, 0.11])
     assert record["loss"] == pytest.approx(0.1)
@@ -24,7 +25,7 @@ def test_the_lowest_median_over_seeds_is_best(store, fake_runs):
 
 
 def test_the_grid_on_one_seed_and_the_best_on_all(store, fake_runs):
-    record = tune.best("mlp_relu", "adam", "constant", 100, store, grid_seeds=[2])
+    record = grid_search.best("mlp_relu", "adam", "constant", 100, store, grid_seeds=[2])
     assert record["learning_rate"] == 1e-2
     assert record["loss"] == pytest.approx(0.1)
     assert dict(record["grid"])[1e-2] == pytest.approx(0.11)
@@ -32,7 +33,7 @@ def test_the_grid_on_one_seed_and_the_best_on_all(store, fake_runs):
 
 
 def test_where_all_diverge_the_record_says_so(store, fake_runs):
-    record = tune.best("mlp_relu", "adam", "constant", 100, store, learning_rates=[1.0, 2.0])
+    record = grid_search.best("mlp_relu", "adam", "constant", 100, store, learning_rates=[1.0, 2.0])
     assert record["loss"] is None
     assert record["losses"] == [None] * 3
     assert record["curve"] == []
@@ -40,18 +41,19 @@ def test_where_all_diverge_the_record_says_so(store, fake_runs):
 
 
 def test_a_diverged_seed_counts_as_infinite(store, fake_runs):
-    record = tune.best("mlp_relu", "adam", "constant", 100, store, learning_rates=[1e-1, 1.0])
+    record = grid_search.best(
+        "mlp_relu", "adam", "constant", 100, store, learning_rates=[1e-1, 1.0])
     assert record["learning_rate"] == 1e-1
 
 
 def test_saved_records_replace_those_of_the_same_search_only(store, fake_runs, tmp_path):
-    first = tune.best("mlp_relu", "adam", "constant", 100, store, learning_rates=[1e-3])
-    other = tune.best("mlp_relu", "adam", "constant", 200, store)
-    better = tune.best("mlp_relu", "adam", "constant", 100, store)
-    tune.save([first, other], tmp_path)
-    tune.save([better], tmp_path)
-    assert tune.load("mlp_relu", tmp_path) == [better, other]
-    assert tune.load("mlp_sigmoid", tmp_path) == []
+    first = grid_search.best("mlp_relu", "adam", "constant", 100, store, learning_rates=[1e-3])
+    other = grid_search.best("mlp_relu", "adam", "constant", 200, store)
+    better = grid_search.best("mlp_relu", "adam", "constant", 100, store)
+    grid_search.save([first, other], tmp_path)
+    grid_search.save([better], tmp_path)
+    assert grid_search.load("mlp_relu", tmp_path) == [better, other]
+    assert grid_search.load("mlp_sigmoid", tmp_path) == []
     assert "--learning_rates 0.0001,0.000316,0.001" in better["command"]
 
 
@@ -81,8 +83,8 @@ def test_comparison_of_diverged_runs():
 
 
 def test_the_table_reads_saved_baselines_and_runs_the_rest(store, fake_runs, tmp_path):
-    adam = tune.best("mlp_relu", "adam", "constant", 100, store)
-    tune.save([{**adam, "loss": 0.001}], tmp_path / "baselines")
+    adam = grid_search.best("mlp_relu", "adam", "constant", 100, store)
+    grid_search.save([{**adam, "loss": 0.001}], tmp_path / "baselines")
     fake_runs.runs.clear()
     row = table.row("mlp_relu", 100, ["untrained"], store, [0, 1, 2], tmp_path / "baselines")
     assert row["best"]["optimizer"] == "adam"
@@ -97,8 +99,8 @@ def test_the_table_reads_saved_baselines_and_runs_the_rest(store, fake_runs, tmp
 
 def test_the_table_can_leave_out_what_was_not_searched(store, fake_runs, tmp_path):
     baselines = tmp_path / "baselines"
-    tune.save([tune.best("mlp_relu", "adam", "constant", 100, store),
-               tune.best("mlp_relu", "sgd", "cosine", 50, store)], baselines)
+    grid_search.save([grid_search.best("mlp_relu", "adam", "constant", 100, store),
+               grid_search.best("mlp_relu", "sgd", "cosine", 50, store)], baselines)
     fake_runs.runs.clear()
     rows = [table.row("mlp_relu", steps, ["untrained"], store, [0], baselines, search=False)
             for steps in (100, 50)]
@@ -111,14 +113,14 @@ def test_the_table_can_leave_out_what_was_not_searched(store, fake_runs, tmp_pat
 
 
 def test_baselines_on_other_data_do_not_count(store, fake_runs, tmp_path):
-    adam = tune.best("mlp_relu", "adam", "constant", 100, store)
-    tune.save([{**adam, "loss": 0.001, "data": "other"}], tmp_path / "baselines")
+    adam = grid_search.best("mlp_relu", "adam", "constant", 100, store)
+    grid_search.save([{**adam, "loss": 0.001, "data": "other"}], tmp_path / "baselines")
     row = table.row("mlp_relu", 100, ["untrained"], store, [0, 1, 2], tmp_path / "baselines")
     assert (row["best"]["schedule"], row["best"]["loss"]) == ("cosine", pytest.approx(0.05))
 
 
 def test_committed_baselines_are_complete_records():
-    for path in tune.BASELINES.glob("*.json"):
+    for path in grid_search.BASELINES.glob("*.json"):
         for record in json.loads(path.read_text()):
             assert record["network"] == path.stem
             assert record["curve"][-1] == [record["steps"], record["loss"]]

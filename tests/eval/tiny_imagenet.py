@@ -15,8 +15,8 @@ def tiny_network(x, classes):
 
 if __name__ == "__main__":
     sys.path[0] = str(pathlib.Path(__file__).parents[2])
-    from eval import image_models
     from eval.__main__ import main
+    from eval.imagenet import image_models
 
     image_models._resnetv2_small = tiny_network
     sys.exit(main(["imagenet", *sys.argv[1:]]))

@@ -61,8 +61,8 @@ def write_checkpoint(prefix: pathlib.Path, arrays: dict[str, np.ndarray]) -> Non
 
 @pytest.mark.jax_only
 def test_a_checkpoint_of_the_released_program_takes_the_same_trajectory(tmp_path, released):
-    from eval import conformance
     from eval.__main__ import main
+    from eval.conformance import trajectories
 
     others = {
         "LOL/update_weights/RMSProp": np.ones((10, 1), "float32"), "global_step": np.int64(7)}
@@ -81,8 +81,8 @@ def test_a_checkpoint_of_the_released_program_takes_the_same_trajectory(tmp_path
     with np.load(DATA / "trajectory_multi_lookahead.npz") as file:
         recording = {k: file[k] for k in file.files if not k.startswith("meta/")}
     theirs = {f"meta/LOL/{NAMES[name]}": array for name, array in loaded.arrays.items()}
-    deviations = conformance.replay_trajectory({**recording, **theirs})
-    assert deviations["parameters"] < conformance.TOLERANCES["parameters"]
+    deviations = trajectories.replay_trajectory({**recording, **theirs})
+    assert deviations["parameters"] < trajectories.TOLERANCES["parameters"]
 
 
 @pytest.mark.jax_only

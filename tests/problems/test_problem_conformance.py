@@ -8,7 +8,7 @@ pytest.importorskip("jax")
 
 import numpy as np
 
-from eval.problem_conformance import replay
+from eval.conformance.problems import replay
 
 RECORDED = pathlib.Path(__file__).parents[1] / "data" / "problems.npz"
 

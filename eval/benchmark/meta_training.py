@@ -1,0 +1,83 @@
+"""Throughput of meta-training, warm: medians of several runs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+# Tasks side by side in each case, as members x models. Odd numbers of models keep features off the
+# same lines of the cache.
+TASKS = {"quadratic_20": (4, 127), "mlp_8_32_64": (12, 3)}
+
+
+def _problem(case: str) -> Any:
+    import problems
+    from problems.datasets import RandomMLP
+
+    if case == "quadratic_20":
+        return problems.Quadratic(20)
+    return problems.FullyConnected(8, 2, (32, 64), data=RandomMLP(), samples=1000, batch_size=16)
+
+
+def _seconds(function: Callable[[], Any], repeats: int) -> float:
+    import jax
+
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(function())
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def throughput(case: str, unroll: int, repeats: int, objective_every: int) -> dict[str, float]:
+    """Throughput of one case.
+
+    Returns:
+        `parameter_steps_per_second` with the truncated meta-gradient, `pes` and `forward_only`
+        likewise, and `compile_seconds` of the first.
+    """
+    import jax
+
+    from hrnn_opt.network import HierarchicalRNN
+    from train import estimators
+    from train.config import TrainConfig
+    from train.devices import Devices
+    from train.tasks import Family
+
+    members, models = TASKS[case]
+    network = HierarchicalRNN()
+    start = {name: variable.value for name, variable in network.meta_parameters.items()}
+    result = {}
+    for name, key in (("tbptt", "parameter_steps_per_second"), ("pes", "pes")):
+        config = TrainConfig(
+            members=members, models=models, unroll=unroll, objective_every=objective_every,
+            estimator=name, run_length="log_uniform", run_range=(100 * unroll, 100 * unroll))
+        family = Family([_problem(case)], network, config)
+        steps = members * models * unroll * family.layout.parameters
+        devices = Devices(config)
+        estimator = estimators.make(family, config, devices.members)
+        meta = devices.replicate(start)
+        state = estimator.init(jax.random.key(0), meta)
+        started = time.perf_counter()
+        estimator.compile(meta)
+        if name == "tbptt":
+            result["compile_seconds"] = time.perf_counter() - started
+
+        def truncation(estimator=estimator, meta=meta) -> Any:
+            nonlocal state
+            estimate, state = estimator.estimate(meta, state, jax.random.key(1), 1)
+            return estimate
+
+        jax.block_until_ready(truncation())
+        result[key] = steps / _seconds(truncation, repeats)
+        if name == "tbptt":
+            copies = jax.device_put(estimators.for_members(start, members), devices.members)
+            forward = jax.jit(jax.vmap(
+                lambda meta, tasks: family.unroll(meta, tasks, unroll)))  # noqa: B023
+            jax.block_until_ready(forward(copies, state))
+            result["forward_only"] = steps / _seconds(
+                lambda: forward(copies, state), repeats)  # noqa: B023
+    return result

@@ -1,0 +1,99 @@
+"""A training run as data: what decides its numbers, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+
+from eval.runs import networks, optimizers
+from eval.runs.data import Data
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        network: one of `eval.runs.networks.NETWORKS` or `OTHERS`.
+        optimizer: one of `eval.runs.optimizers.OPTIMIZERS`.
+        steps: number of steps.
+        learning_rate: None leaves the optimizer its own.
+        schedule: one of `eval.runs.optimizers.SCHEDULES`.
+        batch_size: examples a step.
+        seed: draws the start values, the minibatches and what is random in the optimizer.
+        weights: of the learned optimizer; None leaves it its own.
+        initial_learning_rate, state_dtype: likewise.
+    """
+
+    KEYS: ClassVar[frozenset[str]] = frozenset({"final_training_loss", "curve", "diverged"})
+
+    network: str
+    optimizer: str
+    steps: int
+    learning_rate: float | None = None
+    schedule: str = "constant"
+    batch_size: int = 64
+    seed: int = 0
+    weights: str | None = None
+    initial_learning_rate: float | None = None
+    state_dtype: str | None = None
+
+    @property
+    def title(self) -> str:
+        """A short readable name; two runs may share it."""
+        parts = [self.network, self.optimizer, weights_name(self), self.schedule,
+                 self.learning_rate, self.initial_learning_rate, self.state_dtype, self.steps,
+                 self.seed]
+        return "-".join(f"{part:g}" if isinstance(part, float) else str(part)
+                        for part in parts if part is not None)
+
+    def configuration(self, data: Data) -> dict[str, Any]:
+        """Everything that the result depends on: the weights by content, since a name's change."""
+        configuration = {**dataclasses.asdict(self), "weights": weights_name(self),
+                         "weights_sha256": learned_checksum(self), "data": data.fingerprint,
+                         "backend": keras.backend.backend()}
+        # Of results from before there was a choice.
+        usual = {"backend": "jax", "state_dtype": None}
+        return {key: value for key, value in configuration.items()
+                if key not in usual or value != usual[key]}
+
+    def execute(self, data: Data, on_progress: Callable[[int], Any] | None = None,
+                ) -> dict[str, Any]:
+        """Train; the result of `eval.runs.runner.train` and the configuration."""
+        from eval.runs import runner
+
+        model = networks.build(self.network, data.x_train.shape[1:], int(data.y_train.max()) + 1,
+                               self.seed)
+        learned = {
+            **{name: getattr(self, name) for name in optimizers.LEARNED_SETTINGS},
+            "seed": self.seed} if self.optimizer == optimizers.LEARNED else {}
+        optimizer = optimizers.build(
+            self.optimizer, learning_rate=self.learning_rate, schedule=self.schedule,
+            steps=self.steps, **learned)
+        result = runner.train(model, optimizer, data, steps=self.steps, batch_size=self.batch_size,
+                              seed=self.seed, on_progress=on_progress)
+        return {**result, **self.configuration(data)}
+
+
+def weights_name(run: Any) -> str | None:
+    """That of a run's weights, without the folder: it may move, or be another in the next store."""
+    return run.weights and Path(run.weights).name
+
+
+def learned_checksum(run: Any) -> str | None:
+    """That of the weights which a run's optimizer goes by; None where it is no learned one."""
+    return weights_checksum(run.weights) if run.optimizer == optimizers.LEARNED else None
+
+
+@functools.cache
+def weights_checksum(weights: str | None) -> str:
+    """Weights by their content; None stands for the default ones."""
+    from hrnn_opt.weights import resolve
+
+    return hashlib.sha256(resolve(weights or "default").to_bytes()).hexdigest()[:16]
