@@ -7,6 +7,8 @@ from hrnn_opt.networks import (
     CoordinatewiseLSTM,
     CoordinatewiseLSTMConfig,
     Direction,
+    EquivariantRNN,
+    EquivariantRNNConfig,
     HierarchicalRNN,
     HierarchicalRNNConfig,
 )
@@ -23,6 +25,8 @@ __all__ = [
     "CoordinatewiseLSTM",
     "CoordinatewiseLSTMConfig",
     "Direction",
+    "EquivariantRNN",
+    "EquivariantRNNConfig",
     "Field",
     "HierarchicalLOpt",
     "HierarchicalRNN",

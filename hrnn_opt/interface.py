@@ -95,6 +95,8 @@ class Step(NamedTuple):
         ahead: (..., B, L) with lookahead, to be subtracted from the OLD parameters for the location
             of the next gradient.
         weight: (...) with averaging, of the new iterate in the average.
+        size: (..., K) factors of the tensors' updates, which whoever scales these applies after
+            that (`sized`); None for 1.
         squares: (..., B) sums over lanes of the update's squares, for rules that scale it. A
             network may leave them out; they are cheapest while the update is made.
         metric: (..., B, L) running mean squares of the gradient's entries, for rules that measure
@@ -104,6 +106,7 @@ class Step(NamedTuple):
     update: Any
     ahead: Any = None
     weight: Any = None
+    size: Any = None
     squares: Any = None
     metric: Any = None
 
@@ -318,9 +321,19 @@ def without_inactive(step: Step, layout: Layout, active: Any | None) -> Step:
     if active is None:
         return step
     moves = layout.to_lanes(ops.convert_to_tensor(active, "bool"))
-    return step._replace(**{
-        name: ops.where(moves, update, 0.0)
-        for name in ("update", "ahead") if (update := getattr(step, name)) is not None})
+    return step._replace(
+        update=ops.where(moves, step.update, 0.0),
+        ahead=None if step.ahead is None else ops.where(moves, step.ahead, 0.0))
+
+
+def sized(step: Step, layout: Layout) -> Step:
+    """The step, with the sizes of its tensors in its updates."""
+    if step.size is None:
+        return step
+    size = layout.to_lanes(step.size)
+    return step._replace(
+        update=size * step.update, size=None,
+        ahead=None if step.ahead is None else size * step.ahead)
 
 
 def select(

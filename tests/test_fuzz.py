@@ -17,8 +17,8 @@ from eval.commands import dynamics
 from eval.runs.run import Run
 from eval.runs.store import Store
 from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig, Pretrained
-from hrnn_opt.events import EventWriter
-from hrnn_opt.files import read_npz
+from hrnn_opt.files.atomic import read_npz
+from hrnn_opt.training.events import EventWriter
 from tests.problems.helpers import write_mnist
 from train import checkpoints
 from train.config import TrainConfig

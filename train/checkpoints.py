@@ -14,7 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from hrnn_opt.files import write_atomic
+from hrnn_opt.files.atomic import write_atomic
 from train.config import TrainConfig
 
 _PREFIX = "checkpoint-"

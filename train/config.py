@@ -8,11 +8,11 @@ import json
 import re
 from typing import Any
 
-from hrnn_opt import config as config_lib
-from hrnn_opt.kinds import NetworkConfig, config_from_dict
-from train.starts import STARTS
+from hrnn_opt import checks
+from hrnn_opt.interface import NetworkConfig
+from hrnn_opt.registry import config_from_dict, kinds
 
-ESTIMATORS = ("tbptt", "es", "pes", "mix")
+ESTIMATORS = ("tbptt", "full", "es", "pes", "nres", "mix")
 META_OPTIMIZERS = ("adam", "rmsprop")
 OBJECTIVES = ("log", "plain")
 SCHEDULES = ("constant", "cosine")
@@ -29,15 +29,16 @@ class TrainConfig:
 
     Args:
         suite: names of problem suites joined by `+`; one may be weighted, as in `paper*0.5+broad`.
-        network: switches of the `HierarchicalRNN`, where they differ from its own defaults; or
-            `{"kind": "coordinatewise_lstm"}`.
-        start: the meta-parameters to start from: `drawn` as in the released program, or with a rule
-            written into them, `controlled` (train/starts.py).
+        network: the kind of network, its switches where they differ from the defaults, and the
+            rules around it: `{"kind": ..., "rules": [[name, switches], ...]}`; without a kind, of
+            the `HierarchicalRNN`.
+        start: the meta-parameters to start from: `drawn`, or another of the network's `starts`.
         initial_weights: a weights file to start from instead, or "".
         trainable: a regular expression: the meta-parameters whose whole names it matches are
             trained, the others stay as they are.
-        estimator: of the meta-gradient: `tbptt`, `es`, `pes`, or `mix` (of tbptt and pes, by their
-            variance over members).
+        estimator: of the meta-gradient: `tbptt`, `full` (the exact one of whole runs, of one length
+            in `run_range` for each meta-step), `es`, `pes`, `nres`, or `mix` (of tbptt and pes, by
+            their variance over members).
         perturbation: standard deviation of the meta-parameters' perturbation in es and pes.
         members: meta-gradients in an estimate, G.
         models: tasks in a member, M.
@@ -53,7 +54,8 @@ class TrainConfig:
         objective_every: evaluate the objective at every so-many-th step only.
         growth_limit: a run whose objective exceeds this multiple of its start ends early.
         second_derivatives: differentiate through the problem's gradient.
-        initial_learning_rate: range of the drawn initial learning rates (step_size="learned").
+        initial_learning_rate: range of the drawn initial learning rates, where the network
+            keeps them.
         learning_rate: range of a run's learning rate, log-uniform.
         learning_rate_schedule: over a run: `constant`, or `cosine` to 0.
         meta_optimizer: `adam`, or `rmsprop` with the released program's settings.
@@ -61,6 +63,8 @@ class TrainConfig:
         meta_schedule: over the whole run: `constant`, or `cosine` to 0.
         warmup: meta-steps over which the rate rises from 0.
         clip_entry: bound on each entry of a member's meta-gradient.
+        norm_limit: a member whose meta-gradient has a larger norm is left out of the mean, and
+            counted; 0 for none.
         clip_member: bound on the norm of a member's meta-gradient; 0 for none.
         average: decay of the average of meta-parameters that is validated and saved; 0 for none.
         steps: meta-steps.
@@ -97,6 +101,7 @@ class TrainConfig:
     meta_schedule: str = "cosine"
     warmup: int = 20
     clip_entry: float = 1e4
+    norm_limit: float = 0.0
     clip_member: float = 1.0
     average: float = 0.98
     steps: int = 1000
@@ -107,7 +112,7 @@ class TrainConfig:
             if isinstance(getattr(self, field.name), list):
                 object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
 
-        check = functools.partial(config_lib.check, self)
+        check = functools.partial(checks.check, self)
 
         def ordered(name: str, least: float) -> None:
             value = getattr(self, name)
@@ -118,7 +123,7 @@ class TrainConfig:
         for name, allowed in (
             ("estimator", ESTIMATORS), ("meta_optimizer", META_OPTIMIZERS),
             ("objective", OBJECTIVES), ("learning_rate_schedule", SCHEDULES),
-            ("meta_schedule", SCHEDULES), ("run_length", RUN_LENGTHS), ("start", tuple(STARTS)),
+            ("meta_schedule", SCHEDULES), ("run_length", RUN_LENGTHS),
         ):
             check(name, getattr(self, name) in allowed, f"one of {allowed}")
         for name in ("members", "models", "families", "unroll", "objective_every", "steps"):
@@ -145,7 +150,8 @@ class TrainConfig:
             raise ValueError(
                 f"`trainable` must be a regular expression, got {self.trainable!r} ({error})."
             ) from None
-        self.network_config  # noqa: B018  raises where the switches are not allowed
+        check("start", self.start in (starts := kinds()[self.network_config.kind].starts),
+              f"one of {sorted(starts)} for this network")
 
     def trains(self, name: str) -> bool:
         """Whether the meta-parameter of this name is trained."""

@@ -74,7 +74,12 @@ class Estimator(abc.ABC):
         family: the problems.
         config: of the training run.
         sharding: where the members of every array of the state lie; None for one device.
+
+    Attributes:
+        persistent: runs go on from one truncation to the next.
     """
+
+    persistent = True
 
     def __init__(
         self, family: Family, config: TrainConfig, sharding: jax.sharding.Sharding | None = None
@@ -97,7 +102,8 @@ class Estimator(abc.ABC):
             return None
         # Programs are the same whatever the seed and the number of meta-steps.
         config = dataclasses.replace(self.config, seed=0, steps=1)
-        return f"{type(self).__name__} {family.specs} {family.network.config} {config.to_json()}"
+        network = family.network.network_config
+        return f"{type(self).__name__} {family.specs} {network} {config.to_json()}"
 
     def _compiled(self, function: Callable[..., Any], **options: Any) -> Program:
         """A function whose results all have members in front, to be compiled. Where these lie is
@@ -235,22 +241,22 @@ class TBPTT(_OneSided):
         Args:
             meta: meta-parameters by name.
             tasks: (G, M, ...) the runs before the segment.
-            after: derivatives by the runs' (location, state) after it.
+            after: derivatives by the runs' (place, state) after it.
             weight: of this segment's meta-objective.
 
         Returns:
             (G, ...) derivatives by the meta-parameters, (G, M) meta-objective, the runs after, and
-            the derivatives by their (location, state) before.
+            the derivatives by their (place, state) before.
         """
 
         def member(meta: Meta, tasks: Tasks, after: Any) -> tuple[Any, ...]:
-            def segment(meta: Meta, location: Any, inner: Any) -> tuple[Any, Any]:
+            def segment(meta: Meta, place: Any, inner: Any) -> tuple[Any, Any]:
                 losses, done = self.family.unroll(
-                    meta, tasks._replace(location=location, state=inner), self.config.unroll)
-                return (jnp.mean(losses), done.location, done.state), (losses, done)
+                    meta, tasks._replace(place=place, state=inner), self.config.unroll)
+                return (jnp.mean(losses), done.place, done.state), (losses, done)
 
             _, pull, (losses, done) = jax.vjp(
-                segment, meta, tasks.location, tasks.state, has_aux=True)
+                segment, meta, tasks.place, tasks.state, has_aux=True)
             gradients, *before = pull((weight, *after))
             return gradients, losses, done, tuple(before)
 
@@ -261,7 +267,7 @@ class TBPTT(_OneSided):
         for _ in range(segments - 1):
             starts.append(self._forward(meta, starts[-1]))
         weight = jnp.float32(1 / segments)
-        after = jax.tree.map(jnp.zeros_like, (state.location, state.state))
+        after = jax.tree.map(jnp.zeros_like, (state.place, state.state))
         results = []
         for start in reversed(starts):
             gradients, losses, done, after = self._backward(meta, start, after, weight)
@@ -274,7 +280,24 @@ class TBPTT(_OneSided):
     def _compile_truncation(self, meta, state, key):
         if self.config.heavy_tailed:
             self._forward.compile(meta, state)
-        self._backward.compile(meta, state, (state.location, state.state), jnp.float32(1))
+        self._backward.compile(meta, state, (state.place, state.state), jnp.float32(1))
+
+
+class Full(TBPTT):
+    """The exact gradient of whole runs, each from its start to its end.
+
+    All runs of a meta-step are new and have one length, as many segments as the meta-step has.
+    """
+
+    persistent = False
+
+    def estimate(self, meta, state, key, segments):
+        horizon = jnp.full_like(state.horizon, segments * self.config.unroll)
+        return super().estimate(meta, state._replace(horizon=horizon), key, segments)
+
+    def _compile_truncation(self, meta, state, key):
+        self._forward.compile(meta, state)
+        super()._compile_truncation(meta, state, key)
 
 
 class _Evolution(Estimator):
@@ -398,6 +421,72 @@ class PES(_Evolution):
         return Estimate(gradients, losses), state
 
 
+@serializable
+class NRESState(NamedTuple):
+    """Both sides of the antithetic pairs.
+
+    Attributes:
+        up, down: the runs under the positive and the negative perturbation.
+        change: by name, (G, ...): the perturbation of each member's runs.
+    """
+
+    up: Tasks
+    down: Tasks
+    change: Meta
+
+
+class NRES(_Evolution):
+    """Noise-reuse evolution strategies (Li et al. 2023, arXiv 2304.12180): a run keeps one
+    perturbation from its start to its end.
+
+    The runs of a member share it, have one length, and are renewed together.
+    """
+
+    def _drawn(self, key: jax.Array, first: jax.Array) -> Tasks:
+        tasks = super()._drawn(key, first)
+        return tasks._replace(horizon=jnp.broadcast_to(tasks.horizon[:, :1], tasks.horizon.shape))
+
+    def _begun(self, tasks: Tasks, meta: Meta) -> NRESState:
+        # Drawn in the first truncation, of runs at step 0.
+        return NRESState(tasks, tasks, jax.tree.map(
+            jnp.zeros_like, for_members(meta, len(tasks.step))))
+
+    def _ended(self, state: NRESState) -> jax.Array:
+        return jnp.any(self._over(state))
+
+    def _over(self, state: NRESState) -> jax.Array:
+        """(G,) whose runs are over."""
+        ended = self.family.ended(state.up) | self.family.ended(state.down)
+        return jnp.any(ended, axis=1)
+
+    def _renewed(self, state: NRESState, fresh: Tasks) -> NRESState:
+        over = jnp.broadcast_to(self._over(state)[:, None], state.up.step.shape)
+        up, down = (jax.vmap(self.family.renew)(side._replace(lost=over), fresh._replace(
+            horizon=jnp.where(over, fresh.horizon, side.horizon))) for side in (
+                state.up, state.down))
+        return NRESState(up, down, state.change)
+
+    def runs(self, state: NRESState) -> list[Tasks]:
+        return [state.up]
+
+    def _estimate(self, meta, state, keys, segments):
+        scale = self.config.perturbation
+
+        def member(state: NRESState, key: jax.Array) -> tuple[Meta, jax.Array, NRESState]:
+            first = jnp.all(state.up.step == 0)
+            change = jax.tree.map(
+                lambda new, old: jnp.where(first, new, old), perturb(key, meta, self.config),
+                state.change)
+            up_losses, up = self._run(_add(meta, change, 1.0), state.up, segments)
+            down_losses, down = self._run(_add(meta, change, -1.0), state.down, segments)
+            weight = jnp.mean(up_losses - down_losses) / (2 * scale**2)
+            gradient = jax.tree.map(lambda e: weight * e, change)
+            return gradient, (up_losses + down_losses) / 2, NRESState(up, down, change)
+
+        gradients, losses, state = for_each_member(member, state, keys)
+        return Estimate(gradients, losses), state
+
+
 class Mix(Estimator):
     """Truncated backpropagation and PES, each entry weighted by the inverse of its variance over
     members (Metz et al. 2019)."""
@@ -447,7 +536,8 @@ def inverse_variance_mean(a: jax.Array, b: jax.Array) -> jax.Array:
     return share * a + (1.0 - share) * b
 
 
-_ESTIMATORS = {"tbptt": TBPTT, "es": ES, "pes": PES, "mix": Mix}
+_ESTIMATORS = {
+    "tbptt": TBPTT, "full": Full, "es": ES, "pes": PES, "nres": NRES, "mix": Mix}
 
 
 def make(family: Family, config: TrainConfig, sharding: Any = None) -> Estimator:

@@ -24,14 +24,18 @@ def log_uniform(key: jax.Array, low: float, high: float, shape: tuple[int, ...])
 
 
 def segments(config: TrainConfig, step: int) -> int:
-    """The number of segments in the truncations of a meta-step; it follows from (seed, step).
+    """The number of segments in the truncations of a meta-step; it follows from (seed, step). With
+    whole runs, that of a length in `run_range`, drawn log-uniformly.
 
     Rounded at random, so that the mean is kept where `unroll` is no longer than the shortest
     truncation.
     """
+    rng = np.random.default_rng((config.seed, step, 1))
+    if config.estimator == "full":
+        low, high = np.log(config.run_range)
+        return max(round(np.exp(rng.uniform(low, high)) / config.unroll), 1)
     if not config.heavy_tailed:
         return 1
-    rng = np.random.default_rng((config.seed, step, 1))
     wanted = (round(rng.exponential(MEAN_MORE)) + LEAST) / config.unroll
     return max(int(np.floor(wanted + rng.random())), 1)
 

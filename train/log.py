@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hrnn_opt.events import EventWriter
-from hrnn_opt.files import write_atomic
+from hrnn_opt.files.atomic import write_atomic
+from hrnn_opt.training.events import EventWriter
 
 NAME = "log.jsonl"
 
@@ -67,7 +67,9 @@ def _scalars(record: dict[str, Any]) -> dict[str, float]:
         scalars[f"meta-objective by phase/{phase}"] = float(np.mean(losses))
     scalars |= {
         "meta-gradient/norm": record["gradient_norm"],
+        "meta-gradient/signal": record["signal"],
         "meta-gradient/share of members clipped": record["clipped"],
+        "meta-gradient/share of members left out": record["left_out"],
         "meta-gradient/share of entries not finite": record["bad"],
         "throughput/million parameter-steps a second":
             record["parameter_steps"] / record["seconds"],

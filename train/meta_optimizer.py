@@ -18,13 +18,17 @@ class CleanGradient(NamedTuple):
     Attributes:
         gradient: by name; the mean over members, each clipped.
         norms: (G,) norms of the members' gradients before clipping to `clip_member`.
-        clipped: share of the members whose norm was clipped.
+        signal: norm of the members' mean gradient over the mean of their norms, before clipping:
+            1 where they agree, 1 / sqrt(G) where they have nothing in common.
+        clipped, left_out: shares of the members whose norm was clipped, or beyond `norm_limit`.
         bad: share of all entries that were not finite.
     """
 
     gradient: Meta
     norms: jax.Array
+    signal: jax.Array
     clipped: jax.Array
+    left_out: jax.Array
     bad: jax.Array
 
 
@@ -45,11 +49,22 @@ def clean(gradients: Meta, config: TrainConfig) -> CleanGradient:
     gradients = jax.tree.map(
         lambda g, ok: jnp.clip(jnp.where(ok, g, 0.0), -bound, bound), gradients, finite)
     norms = jax.vmap(optax.global_norm)(gradients)
+    kept = jnp.ones_like(norms)
+    if config.norm_limit:
+        whole = jnp.stack([
+            jnp.all(ok.reshape(len(norms), -1), axis=1) for ok in jax.tree.leaves(finite)])
+        kept = (jnp.all(whole, axis=0) & (norms <= config.norm_limit)).astype(norms.dtype)
     scale = jnp.ones_like(norms)
     if config.clip_member:
         scale = jnp.minimum(1.0, config.clip_member / jnp.maximum(norms, 1e-30))
-    mean = jax.tree.map(lambda g: jnp.tensordot(scale, g, axes=1) / scale.shape[0], gradients)
-    return CleanGradient(mean, norms, jnp.mean(scale < 1.0), bad)
+    count = jnp.maximum(jnp.sum(kept), 1.0)
+
+    def mean(weights: jax.Array) -> Meta:
+        return jax.tree.map(lambda g: jnp.tensordot(weights, g, axes=1) / count, gradients)
+
+    signal = optax.global_norm(mean(kept)) * count / jnp.maximum(jnp.sum(kept * norms), 1e-30)
+    return CleanGradient(
+        mean(kept * scale), norms, signal, jnp.mean(scale < 1.0), 1.0 - jnp.mean(kept), bad)
 
 
 def meta_optimizer(config: TrainConfig) -> optax.GradientTransformation:

@@ -20,7 +20,7 @@ from jax import export
 
 import hrnn_opt
 import problems
-from hrnn_opt.files import write_atomic
+from hrnn_opt.files.atomic import write_atomic
 from problems.problem import Spec
 
 _FOLDER = "lowered"

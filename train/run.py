@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from hrnn_opt.files import write_atomic
+from hrnn_opt.files.atomic import write_atomic
 from train import validation
 from train.config import TrainConfig
 from train.devices import writes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from hrnn_opt.base import Network
+from hrnn_opt.interface import LearnedOptimizer
 from problems import Problem, suite
 from train.config import TrainConfig
 from train.tasks import Family
@@ -31,7 +31,7 @@ def weighted_specs(description: str) -> list[tuple[Problem, float]]:
 
 
 def families(
-    config: TrainConfig, network: Network
+    config: TrainConfig, network: LearnedOptimizer
 ) -> tuple[list[Family], list[float]]:
     """The suite's specs grouped by program, and the probability of each group."""
     groups: dict[object, list[tuple[Problem, float]]] = defaultdict(list)

@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hrnn_opt.base import Network, State
-from hrnn_opt.layout import Layout
-from hrnn_opt.network import move_average
+from hrnn_opt.interface import LearnedOptimizer, Seen, State, select, sized
+from hrnn_opt.places.layout import Layout
 from problems import Problem
 from problems.problem import shared_numbers
 from train.config import TrainConfig
@@ -23,7 +22,25 @@ from train.lengths import horizons, log_uniform
 from train.programs import serializable
 
 Meta = dict[str, jax.Array]
-serializable(State)
+
+
+@serializable
+class Place(NamedTuple):
+    """Where a run is.
+
+    Attributes:
+        location: (M, B, L) where the next gradient is taken.
+        offset: (M, B, L) the parameters that are trained less the location; None where they are the
+            same.
+    """
+
+    location: jax.Array
+    offset: jax.Array | None
+
+    @property
+    def parameters(self) -> jax.Array:
+        """(M, B, L) the parameters that are trained."""
+        return self.location if self.offset is None else self.location + self.offset
 
 
 @serializable
@@ -39,7 +56,7 @@ class Tasks(NamedTuple):
         learning_rate: (M,) multiplies the steps of the run.
         first_objective: (M,) the objective at the start of the run, f_0.
         instance: the problems' data.
-        location: (M, B, L) where the next gradient is taken.
+        place: where the run is.
         state: of the learned optimizer.
     """
 
@@ -51,29 +68,12 @@ class Tasks(NamedTuple):
     learning_rate: Any
     first_objective: Any
     instance: Any
-    location: Any
+    place: Place
     state: State
 
 
-# Where the models' axis is in each field of a `State`.
-_MODELS_AXIS = State(
-    hidden=1, averages=1, mean_squares=1, input_decay=0, scale_decay=0, log_learning_rate=0,
-    tensor_hidden=1, global_hidden=1, update_scale=1, steps=0, log_step_size=0, moments=0,
-    axes=0, true_parameters=0)
-
-
-def _select(condition: jax.Array, new: jax.Array, old: jax.Array, axis: int = 0) -> jax.Array:
-    shape = [1] * new.ndim
-    shape[axis] = -1
-    return jnp.where(condition.reshape(shape), new, old)
-
-
-def select_state(condition: jax.Array, new: State, old: State) -> State:
-    """The state of each model from `new` where its (M,) condition holds, else from `old`."""
-    return State(*(
-        None if a is None else _select(condition, a, b, axis)
-        for a, b, axis in zip(new, old, _MODELS_AXIS)
-    ))
+def _select(condition: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    return jnp.where(condition.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
 
 class Family:
@@ -86,7 +86,7 @@ class Family:
     """
 
     def __init__(
-        self, specs: Sequence[Problem], network: Network, config: TrainConfig
+        self, specs: Sequence[Problem], network: LearnedOptimizer, config: TrainConfig
     ) -> None:
         self.specs = list(specs)
         self.problem = self.specs[0]
@@ -123,11 +123,14 @@ class Family:
 
         instance, parameters = jax.vmap(start)(run_keys, numbers)
         location = self.layout.flatten(parameters)
-        log_rates = self._initial_log_learning_rates(jax.random.fold_in(rate_key, 0))
+        log_rates = None
+        if self.network.takes_log_rates:
+            log_rates = self._initial_log_learning_rates(jax.random.fold_in(rate_key, 0))
         rate = log_uniform(
             jax.random.fold_in(rate_key, 1), *self.config.learning_rate, (models,))
         # The RNNs' start vectors are meta-parameters: `unroll` puts them in, differentiably.
-        state = self.network.init_state(self.layout, log_rates, location)
+        state = self.network.init_state(self.layout, (models,), log_rates)
+        offset = jnp.zeros_like(location) if self.network.iterates.attends else None
         return Tasks(
             key=jax.vmap(jax.random.key_data)(run_keys),
             spec=spec,
@@ -137,15 +140,13 @@ class Family:
             learning_rate=rate,
             first_objective=jax.vmap(self.problem.objective)(parameters, instance),
             instance=instance,
-            location=location,
+            place=Place(location, offset),
             state=state,
         )
 
     def _initial_log_learning_rates(self, key: jax.Array) -> jax.Array:
         """(M, B, L): for each tensor a part u and for each parameter a part v of the log range."""
         shape = (self.config.models, self.layout.blocks, self.layout.lanes)
-        if self.network.config.step_size != "learned":
-            return jnp.zeros(shape)
         low, high = np.log(self.config.initial_learning_rate) / 2
         tensor_key, parameter_key = jax.random.split(key)
         u = jax.random.uniform(
@@ -163,7 +164,8 @@ class Family:
         ended = self.ended(tasks)
         return jax.tree.map(lambda new, old: _select(ended, new, old),
                             fresh._replace(state=None), tasks._replace(state=None)
-                            )._replace(state=select_state(ended, fresh.state, tasks.state))
+                            )._replace(state=select(
+                                self.network.fields, ended, fresh.state, tasks.state))
 
     # Unrolling.
 
@@ -189,67 +191,61 @@ class Family:
                 length // every, every, leaf.shape[0], *leaf.shape[2:]), rows)
         steps = jnp.arange(length).reshape(length // every, every)
 
-        fresh = self.network.stateless_init_state(
-            meta, self.layout, tasks.state.log_learning_rate
-            if tasks.state.log_learning_rate is not None else tasks.location, tasks.location)
-        state = select_state(tasks.step == 0, fresh, tasks.state)
+        # Drawn ones are kept; start vectors are meta-parameters, and so to be differentiated.
+        drawn = tasks.state["log_learning_rate"] if self.network.takes_log_rates else None
+        fresh = self.network.stateless_init_state(meta, self.layout, tasks.step.shape, drawn)
+        state = select(self.network.fields, tasks.step == 0, fresh, tasks.state)
 
         def inner(carry: Any, given: Any) -> tuple[Any, None]:
             return self._inner_step(meta, tasks, carry, *given), None
 
         def evaluated(carry: Any, given: Any) -> tuple[Any, jax.Array]:
             carry, _ = jax.lax.scan(jax.checkpoint(inner), carry, given)
-            return carry, self.objective(tasks.instance, *carry)
+            return carry, self.objective(tasks.instance, carry[0])
 
         if every == 1:
             def body(carry: Any, given: Any) -> tuple[Any, jax.Array]:
                 first = jax.tree.map(lambda leaf: leaf[0], given)
                 carry = self._inner_step(meta, tasks, carry, *first)
-                return carry, self.objective(tasks.instance, *carry)
+                return carry, self.objective(tasks.instance, carry[0])
 
             evaluated = jax.checkpoint(body)
-        (location, state), objectives = jax.lax.scan(
-            evaluated, (tasks.location, state), (batches, steps))
+        (place, state), objectives = jax.lax.scan(
+            evaluated, (tasks.place, state), (batches, steps))
         last = objectives[-1]
         limit = self.config.growth_limit * jnp.maximum(tasks.first_objective, 1e-6)
         lost = ~jnp.isfinite(last) | (last > limit)
         losses = jnp.mean(self._meta_objective(objectives, tasks.first_objective), axis=0)
         return losses, tasks._replace(
-            step=tasks.step + length, lost=lost, location=location, state=state)
+            step=tasks.step + length, lost=lost, place=place, state=state)
 
     def _inner_step(
-        self, meta: Meta, tasks: Tasks, carry: tuple[jax.Array, State], batch: Any, offset: Any
-    ) -> tuple[jax.Array, State]:
-        location, state = carry
-        tensors = tuple(self.layout.unflatten(location))
-        gradient = self.layout.flatten(
-            jax.vmap(self.problem.gradient)(tensors, tasks.instance, batch))
+        self, meta: Meta, tasks: Tasks, carry: tuple[Place, State], batch: Any, offset: Any
+    ) -> tuple[Place, State]:
+        (location, away), state = place, state = carry
+        gradient = self.layout.flatten(jax.vmap(self.problem.gradient)(
+            tuple(self.layout.unflatten(location)), tasks.instance, batch))
         if not self.config.second_derivatives:
             gradient = jax.lax.stop_gradient(gradient)
-        config = self.network.config
-        away = state.true_parameters - location if config.attends else None
+        done = (tasks.step + offset) / tasks.horizon
         state, step = self.network.stateless_step(
-            meta, self.layout, state, gradient, offset=away)
+            meta, self.layout, state,
+            Seen(gradient, parameters=place.parameters, progress=done, offset=away))
+        step = sized(step, self.layout)
         rate = tasks.learning_rate
         if self.config.learning_rate_schedule == "cosine":
-            done = (tasks.step + offset) / tasks.horizon
             rate = rate * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(done, 0.0, 1.0)))
         rate = rate[:, None, None]
-        if not config.attends:
-            return location - rate * step.update, state
-        true = state.true_parameters
-        if config.averaging:
-            true, offset = move_average(
-                config.averaging, true, away, rate * step.update,
-                step.averaging_weight[:, None, None])
-            return true - offset, state._replace(true_parameters=true)
-        state = state._replace(true_parameters=true - rate * step.update)
-        return true - rate * step.attended_update, state
+        parameters, location = self.network.iterates.move(
+            place.parameters, away, rate * step.update,
+            None if step.ahead is None else rate * step.ahead,
+            None if step.weight is None else step.weight[:, None, None])
+        return Place(location, None if away is None else parameters - location), state
 
-    def objective(self, instance: Any, location: jax.Array, state: State) -> jax.Array:
+    def objective(self, instance: Any, place: Place) -> jax.Array:
         """(M,) noise-free objective on all data, at the parameters themselves."""
-        at = state.true_parameters if self.network.config.attends else location
-        return jax.vmap(self.problem.objective)(tuple(self.layout.unflatten(at)), instance)
+        return jax.vmap(self.problem.objective)(
+            tuple(self.layout.unflatten(place.parameters)), instance)
 
     def _meta_objective(self, objectives: jax.Array, first: jax.Array) -> jax.Array:
         """log(f / (f_0 + 1e-6) + 1e-6), or f / f_0 (paper, section 4.2), finite whatever f is."""

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hrnn_opt.base import Network
-from hrnn_opt.kinds import network_of
-from hrnn_opt.weights import Pretrained
+from hrnn_opt.files.weights import Pretrained
+from hrnn_opt.interface import LearnedOptimizer
+from hrnn_opt.registry import network_of
+from hrnn_opt.rules.chain import network_within
 from train import checkpoints, estimators, lengths, machine, suites
 from train.config import TrainConfig
 from train.devices import Devices, writes
 from train.meta_optimizer import CleanGradient, clean, meta_optimizer
-from train.starts import STARTS
 from train.tasks import Meta
 
 # The share of the process's memory mappings beyond which programs are unloaded.
@@ -38,7 +38,10 @@ class StepReport:
         phases: meta-objective by family and phase: of the runs that were in each third of their
             length when the truncation began. Phases without runs are left out.
         gradient_norm: norm of the members' gradients, mean.
-        clipped, bad: shares of clipped members and of entries that are not finite.
+        signal: norm of the families' members' mean gradient over the mean of their norms, mean over
+            families: 1 where they agree.
+        clipped, left_out, bad: shares of clipped members, of those left out, and of entries that
+            are not finite.
         inner_steps, parameter_steps: taken in it, in millions of parameters for the latter.
         seconds: it took.
     """
@@ -47,7 +50,9 @@ class StepReport:
     losses: dict[str, float]
     phases: dict[str, dict[str, float]]
     gradient_norm: float
+    signal: float
     clipped: float
+    left_out: float
     bad: float
     inner_steps: int
     parameter_steps: float
@@ -92,10 +97,10 @@ class Trainer:
             [tasks.step / tasks.horizon for tasks in runs], axis=1))
         self._update = jax.jit(self._updated)
 
-    def _initial_network(self) -> Network:
+    def _initial_network(self) -> LearnedOptimizer:
         if not self.config.initial_weights:
             network = network_of(self.config.network_config, seed=self.config.seed)
-            STARTS[self.config.start](network)
+            _start(network, self.config.start)
             return network
         pretrained = Pretrained.load(self.config.initial_weights)
         if pretrained.config != self.config.network_config:
@@ -157,7 +162,9 @@ class Trainer:
                 phase: float(loss) for phase, loss in zip(PHASES, by) if np.isfinite(loss)
             } for i, by in phases.items()},
             gradient_norm=float(np.mean([np.mean(c.norms) for c in cleaned])),
+            signal=float(np.mean([c.signal for c in cleaned])),
             clipped=float(np.mean([c.clipped for c in cleaned])),
+            left_out=float(np.mean([c.left_out for c in cleaned])),
             bad=float(np.mean([c.bad for c in cleaned])),
             inner_steps=runs * len(losses),
             parameter_steps=sum(runs * self.families[i].layout.parameters for i in losses) / 1e6,
@@ -169,13 +176,16 @@ class Trainer:
         behind them before it."""
         self._make_room(index)
         estimator, state = self.estimators[index], self.states[index]
-        if state is None:
+        if not estimator.persistent:
+            state = estimator.init(self._key(3, index, self.step), self.meta)
+        elif state is None:
             state = estimator.init(self._key(1, index), self.meta)
         elif estimator.ended(state):
             state = estimator.renew(state, self._key(3, index, self.step))
         progress = self._progress(estimator.runs(state))
-        estimate, self.states[index] = estimator.estimate(
+        estimate, state = estimator.estimate(
             self.meta, state, self._key(2, index, self.step), segments)
+        self.states[index] = state if estimator.persistent else None
         return estimate, progress
 
     def _make_room(self, index: int) -> None:
@@ -198,8 +208,9 @@ class Trainer:
             if state is None:
                 continue
             for quantity in ("log_learning_rate", "input_decay", "scale_decay"):
-                buffers = [getattr(tasks.state, quantity) for tasks in estimator.runs(state)]
-                if buffers[0] is not None:
+                runs = [tasks.state for tasks in estimator.runs(state)]
+                if quantity in runs[0]:
+                    buffers = [of_run[quantity] for of_run in runs]
                     found[f"{quantity.replace('_', ' ')}/{family.name}"] = np.concatenate([
                         np.ravel(tensor) for buffer in self.devices.gather(buffers)
                         for tensor in family.layout.unflatten(buffer)])
@@ -251,9 +262,15 @@ class Trainer:
         low, high = self.config.initial_learning_rate
         rate_low, rate_high = self.config.learning_rate
         return Pretrained(
-            self.network.config, arrays,
+            self.network.network_config, arrays,
             initial_learning_rate=float(np.sqrt(low * high)),
             learning_rate=float(np.sqrt(rate_low * rate_high)))
+
+
+def _start(network: LearnedOptimizer, name: str) -> None:
+    """Write start values into a network, or the one inside rules."""
+    inner = network_within(network)
+    inner.starts[name](inner)
 
 
 def by_phase(losses: jax.Array, progress: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import problems
-from hrnn_opt.base import Network
+from hrnn_opt.interface import LearnedOptimizer
 from problems.datasets import RandomMLP, Teacher
 from train.config import TrainConfig
 from train.tasks import Family, Meta
@@ -41,7 +41,7 @@ class Validator:
         network: whose step is taken.
     """
 
-    def __init__(self, config: TrainConfig, network: Network) -> None:
+    def __init__(self, config: TrainConfig, network: LearnedOptimizer) -> None:
         rates, initial = (
             float(np.sqrt(low * high)) for low, high in (
                 config.learning_rate, config.initial_learning_rate))
@@ -60,7 +60,7 @@ class Validator:
             return tasks, losses
 
         tasks, losses = jax.lax.scan(truncation, tasks, None, STEPS // family.config.unroll)
-        final = family.objective(tasks.instance, tasks.location, tasks.state)
+        final = family.objective(tasks.instance, tasks.place)
         ratio = jnp.where(jnp.isfinite(final), final, 1e9) / tasks.first_objective
         return jnp.mean(losses), jnp.mean(jnp.log(jnp.minimum(ratio, 1e9) + 1e-6))
 

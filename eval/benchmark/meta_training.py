@@ -41,7 +41,7 @@ def throughput(case: str, unroll: int, repeats: int, objective_every: int) -> di
     """
     import jax
 
-    from hrnn_opt.network import HierarchicalRNN
+    from hrnn_opt import HierarchicalRNN
     from train import estimators
     from train.config import TrainConfig
     from train.devices import Devices

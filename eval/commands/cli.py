@@ -94,7 +94,7 @@ def check_weights(weights: str | None) -> Pretrained:
     Raises:
         UsageError: there are no such weights.
     """
-    from hrnn_opt.weights import resolve
+    from hrnn_opt.files.resolve import resolve
 
     try:
         return resolve(weights or "default")

@@ -15,9 +15,10 @@ import numpy as np
 from absl import flags
 
 from eval.commands import cli
-from hrnn_opt.files import write_atomic
-from hrnn_opt.released import read_released
-from hrnn_opt.weights import Pretrained, resolve
+from hrnn_opt.files.atomic import write_atomic
+from hrnn_opt.files.foreign import read_released
+from hrnn_opt.files.resolve import resolve
+from hrnn_opt.files.weights import Pretrained
 
 OPTIONS = flags.FlagValues()
 flags.DEFINE_string("card", "", "For a folder: what its reader shall know.", flag_values=OPTIONS)

@@ -18,7 +18,7 @@ from absl import flags
 
 from eval.commands import cli
 from eval.runs.step_sizes import UPDATE
-from hrnn_opt.dynamics import LOG_LEARNING_RATE, tag
+from hrnn_opt.training.dynamics import LOG_LEARNING_RATE, tag
 
 OPTIONS = flags.FlagValues()
 flags.DEFINE_string("out", "dynamics.png", "Picture to write.", flag_values=OPTIONS)

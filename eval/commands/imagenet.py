@@ -159,7 +159,7 @@ def _claim(folder: Path) -> None:
     """
     mine = {name: OPTIONS[name].value for name in OPTIONS if name not in _MAY_DIFFER
             and not OPTIONS[name].using_default_value}
-    from hrnn_opt.files import write_atomic
+    from hrnn_opt.files.atomic import write_atomic
 
     path = folder / "config.json"
     if not path.exists():
@@ -264,7 +264,7 @@ def main(argv: list[str]) -> None:
     if not first:
         return
     if OPTIONS.out:
-        from hrnn_opt.files import write_atomic
+        from hrnn_opt.files.atomic import write_atomic
 
         write_atomic(Path(OPTIONS.out, "result.json"), json.dumps(results, indent=2).encode())
         plot(results, Path(OPTIONS.out, "losses.png"))

@@ -23,8 +23,8 @@ from sklearn.model_selection import train_test_split
 from eval.commands import cli
 from eval.runs.data import Data
 from hrnn_opt import HierarchicalLOpt, SwapLookahead
-from hrnn_opt.events import EventWriter
-from hrnn_opt.weights import shipped
+from hrnn_opt.files.resolve import shipped
+from hrnn_opt.training.events import EventWriter
 
 OPTIONS = flags.FlagValues()
 flags.DEFINE_string("out", "quickstart_output", "Folder for the plot and the logs.",

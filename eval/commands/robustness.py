@@ -41,7 +41,7 @@ cli.define_json(OPTIONS)
 
 def rate_settings(pretrained: Pretrained, rates: list[float] | None) -> list[dict[str, float]]:
     """What to give the optimizer in each run: `initial_learning_rate`s or `learning_rate`s."""
-    if pretrained.config.step_size == "normalized":
+    if not pretrained.takes_log_rates:
         return [{"learning_rate": multiple * pretrained.learning_rate}
                 for multiple in rates or MULTIPLES]
     return [{"initial_learning_rate": rate} for rate in rates or INITIAL_LEARNING_RATES]

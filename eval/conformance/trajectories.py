@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hrnn_opt.files import read_npz
+from hrnn_opt.files.atomic import read_npz
 
 # Largest allowed deviations: of locations relative to the distance that the tensor has moved, of
 # log learning rates and RNN states absolute.
@@ -83,17 +83,19 @@ def replay_trajectory(arrays: dict[str, np.ndarray]) -> dict[str, float]:
     from keras import ops
 
     from hrnn_opt import HierarchicalLOpt
-    from hrnn_opt.released import from_released
+    from hrnn_opt.files.foreign import from_released
 
     data = _Trajectory(arrays)
     try:
         weights = from_released(data.meta_parameters, data.lookahead)
     except ValueError as error:
         raise FormatError(error) from None
-    config = weights.config
+    config = weights.config.core
     variables = [keras.Variable(start, dtype="float32") for start in data.start]
     optimizer = HierarchicalLOpt(
-        weights, initial_learning_rate=data.initial_learning_rate, learning_rate=1.0)
+        weights, initial_learning_rate=data.initial_learning_rate, learning_rate=1.0,
+        # The released program moves what has no gradient.
+        hold_zero_gradients=False)
     optimizer.build(variables)
     apply = _apply_function(optimizer, variables)
     worst = dict.fromkeys(TOLERANCES, 0.0)
@@ -114,18 +116,18 @@ def replay_trajectory(arrays: dict[str, np.ndarray]) -> dict[str, float]:
     for t in range(data.steps):
         apply([data.get(f"grad/{t}/{i}", start.shape) for i, start in enumerate(data.start)])
         state = optimizer.state()
-        log_rates = optimizer.per_variable(state.log_learning_rate)
+        log_rates = optimizer.per_variable(state["log_learning_rate"])
         for i, (true, start) in enumerate(zip(optimizer.true_parameters(), data.start)):
             shape = start.shape
             note_moved("parameters", "param", i, true, data.get(f"param/{t}/{i}", shape))
             note_moved(
                 "attended", "attended", i, variables[i], data.get(f"attended/{t}/{i}", shape))
             note("log_learning_rate", log_rates[i], data.get(f"log_lr/{t}/{i}", shape))
-            note("states", state.tensor_hidden[:, i],
+            note("states", state["tensor_hidden"][:, i],
                  data.get(f"tensor_state/{t}/{i}", (config.tensor_units,)))
-        note("states", state.global_hidden,
+        note("states", state["global_hidden"],
              data.get(f"global_state/{t}", (config.global_units,)))
-    hidden = [ops.reshape(optimizer.per_variable(row)[0], (-1,)) for row in state.hidden]
+    hidden = [ops.reshape(optimizer.per_variable(row)[0], (-1,)) for row in state["hidden"]]
     note("states", ops.stack(hidden, axis=1),
          data.get("last_param_state/0", (data.start[0].size, config.parameter_units)))
     return worst

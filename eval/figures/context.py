@@ -144,7 +144,7 @@ class Context:
         """The path of a weights file with this content."""
         path = self.folder / "weights" / f"{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
         if not path.exists():
-            from hrnn_opt.files import write_atomic
+            from hrnn_opt.files.atomic import write_atomic
 
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, content)

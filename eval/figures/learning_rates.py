@@ -25,11 +25,11 @@ NETWORK, PROBLEM = "conv_relu", "quadratic"
 def measure(context: Context) -> dict[str, Any]:
     """Final losses at every swept rate: of the learned optimizer, its initial learning rate, or
     the learning rate of weights that have no initial one."""
-    from hrnn_opt.weights import resolve
+    from hrnn_opt.files.resolve import resolve
 
     budget = context.budget
     rates = budget.swept
-    initial = resolve(context.weights).config.step_size == "learned"
+    initial = resolve(context.weights).takes_log_rates
     names = (optimizers.LEARNED, *optimizers.BASELINES)
 
     def settings(name: str) -> dict[str, Any]:

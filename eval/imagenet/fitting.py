@@ -16,7 +16,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from hrnn_opt.files import write_atomic
+from hrnn_opt.files.atomic import write_atomic
 
 CHECKPOINT = "checkpoint-{}.weights.h5"
 

@@ -12,7 +12,7 @@ import keras
 from eval.imagenet import fitting, image_models, images
 from eval.imagenet.devices import Devices
 from eval.runs import optimizers
-from hrnn_opt.callbacks import SwapLookahead
+from hrnn_opt.training.callbacks import SwapLookahead
 
 
 class ImageSizeError(ValueError):

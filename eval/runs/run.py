@@ -94,6 +94,6 @@ def learned_checksum(run: Any) -> str | None:
 @functools.cache
 def weights_checksum(weights: str | None) -> str:
     """Weights by their content; None stands for the default ones."""
-    from hrnn_opt.weights import resolve
+    from hrnn_opt.files.resolve import resolve
 
     return hashlib.sha256(resolve(weights or "default").to_bytes()).hexdigest()[:16]

@@ -21,7 +21,7 @@ import tqdm
 from eval.runs.data import Data
 from eval.runs.results import Result
 from eval.runs.workers import Workers
-from hrnn_opt.files import write_atomic
+from hrnn_opt.files.atomic import write_atomic
 
 
 class Storable(Protocol):

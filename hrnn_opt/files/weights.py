@@ -30,6 +30,7 @@ from hrnn_opt.files import format_1, hub
 from hrnn_opt.files.atomic import write_atomic
 from hrnn_opt.files.card import model_card
 from hrnn_opt.interface import LearnedOptimizer, NetworkConfig
+from hrnn_opt.iterates import Iterates
 from hrnn_opt.registry import config_from_dict, network_of
 
 FORMAT = "hrnn_opt.2"
@@ -90,6 +91,16 @@ class Pretrained:
             for name, variable in network.meta_parameters.items():
                 variable.assign(self.arrays[name])
         return network
+
+    @property
+    def takes_log_rates(self) -> bool:
+        """Whether the network starts from a log learning rate for each parameter."""
+        return pattern(self.config).takes_log_rates
+
+    @property
+    def iterates(self) -> Iterates:
+        """What is done with the network's steps."""
+        return pattern(self.config).iterates
 
     @property
     def has_lookahead(self) -> bool:
@@ -328,11 +339,16 @@ def check_initial_learning_rate(rate: Any) -> float | tuple[float, float]:
 
 
 @functools.cache
+def pattern(config: NetworkConfig) -> LearnedOptimizer:
+    """A network of this config, for its form: its numbers are start values."""
+    return network_of(config)
+
+
 def shapes_of(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     """The shapes of the meta-parameters, by name."""
     return {
         name: tuple(variable.shape)
-        for name, variable in network_of(config).meta_parameters.items()
+        for name, variable in pattern(config).meta_parameters.items()
     }
 
 

@@ -1,6 +1,7 @@
 """Learned optimizers, each in a room of its own; importing this makes all of them known."""
 
 from hrnn_opt.networks.direction import Direction, DirectionConfig
+from hrnn_opt.networks.equivariant import EquivariantRNN, EquivariantRNNConfig
 from hrnn_opt.networks.hrnn import HierarchicalRNN, HierarchicalRNNConfig
 from hrnn_opt.networks.lstm import CoordinatewiseLSTM, CoordinatewiseLSTMConfig
 
@@ -9,6 +10,8 @@ __all__ = [
     "CoordinatewiseLSTMConfig",
     "Direction",
     "DirectionConfig",
+    "EquivariantRNN",
+    "EquivariantRNNConfig",
     "HierarchicalRNN",
     "HierarchicalRNNConfig",
 ]

@@ -6,22 +6,23 @@ Dimension letters are those of `interface.py`.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 from keras import ops
 
 from hrnn_opt.checks import Config
 from hrnn_opt.interface import Field, LearnedOptimizer, Seen, State, Step
-from hrnn_opt.networks.functions import asinh
+from hrnn_opt.networks import accumulators
 from hrnn_opt.places.layout import Layout, block_sums
 from hrnn_opt.registry import register
 
-# Squares of larger gradients overflow 32-bit floats.
-_LARGEST_GRADIENT = 1e18
-# As in the hierarchical RNN: gradients far below the root of it are not scaled up to 1.
-_MEAN_SQUARE_FLOOR = 1e-12
-_EPSILON = 1e-16
+# Before meta-training. The decays are those that `default` had of old; the shrinkage is that of
+# the equivariant network, whose start is this.
+START = {"average_logit": -1.0, "scale_logit": 4.6, "log_shrinkage": math.log(1e-4),
+         "log_early_shrinkage": 0.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +35,12 @@ class DirectionConfig(Config):
 @register
 @keras.saving.register_keras_serializable(package="hrnn_opt")
 class Direction(LearnedOptimizer):
-    """d = asinh(a / sqrt(v)), of an average a of the newest gradients and their mean square v.
+    """d = asinh(a / sqrt(v + kappa(t) V)): an average a of the newest gradients over the root of
+    their mean squares v, which are shrunk towards their tensor's mean V.
 
-    a <- b a + (1 - b) g, v <- c v + (1 - c) (a^2 + 1e-12), with b = sigmoid(-1) = 0.27 and
-    c = sigmoid(4.6) = 0.99; both begin with the first gradient. Momentum is the business of the
-    averaging around it. The same as the hierarchical RNN's shortcut from its fastest average.
+    a <- b a + (1 - b) g, v <- c v + (1 - c) g^2, with b at most sigmoid(-1) = 0.27 and c at most
+    sigmoid(4.6) = 0.99, and kappa(t) = 1e-4 + 1 / (1 + t) (see `accumulators.py`). Momentum is the
+    business of the averaging around it.
 
     Args:
         config: has no switches.
@@ -51,32 +53,37 @@ class Direction(LearnedOptimizer):
         self, config: DirectionConfig | None = None, seed: int = 0, **kwargs: Any
     ) -> None:
         super().__init__(config, **kwargs)
-        for name, start in (("average_logit", -1.0), ("scale_logit", 4.6)):
+        for name, start in START.items():
             setattr(self, name, self.add_weight(
                 name=name, shape=(), initializer=keras.initializers.Constant(start)))
         self.built = True
 
     @property
     def fields(self) -> dict[str, Field]:
-        return {
-            "average": Field(), "mean_square": Field(), "tensor_steps": Field("tensor", wide=True)}
+        of_tensor = Field("tensor", wide=True)
+        return {"average": Field(), "mean_square": Field(), "tensor_steps": of_tensor,
+                "tensor_mean_square": of_tensor}
 
     def advance(
         self, layout: Layout, state: State, seen: Seen, active: Any | None
     ) -> tuple[State, Step]:
-        gradient = ops.clip(seen.gradient, -_LARGEST_GRADIENT, _LARGEST_GRADIENT)
-        later = layout.to_lanes(ops.cast(state["tensor_steps"] > 0, "float32"))
-        b, c = later * ops.sigmoid(self.average_logit), later * ops.sigmoid(self.scale_logit)
+        gradient, steps = accumulators.clipped(seen.gradient), state["tensor_steps"]
+        b = accumulators.decay(steps, ops.sigmoid(self.average_logit))
+        c = accumulators.decay(steps, ops.sigmoid(self.scale_logit))
+        of_tensor = accumulators.tensor_mean_square(
+            layout, state["tensor_mean_square"], gradient, c)
+        floor = of_tensor * accumulators.shrinkage(
+            steps, self.log_shrinkage, self.log_early_shrinkage)
+        b, c, floor = layout.to_lanes(b), layout.to_lanes(c), layout.to_lanes(floor)
         average = b * ops.cast(state["average"], "float32") + (1.0 - b) * gradient
-        mean_square = c * ops.cast(state["mean_square"], "float32") + (1.0 - c) * (
-            ops.square(average) + _MEAN_SQUARE_FLOOR)
-        update = asinh(average * ops.rsqrt(mean_square + _EPSILON))
-        after = {"average": average, "mean_square": mean_square,
-                 "tensor_steps": state["tensor_steps"] + 1.0}
-        return after, Step(
-            update, squares=block_sums(ops.square(update), layout.used_lanes),
-            metric=mean_square - _MEAN_SQUARE_FLOOR)
+        mean_square = c * ops.cast(state["mean_square"], "float32") + (1.0 - c) * ops.square(
+            gradient)
+        update = accumulators.scaled(average, mean_square, floor)
+        return {
+            "average": average, "mean_square": mean_square, "tensor_steps": steps + 1.0,
+            "tensor_mean_square": of_tensor,
+        }, Step(update, squares=block_sums(ops.square(update), layout.used_lanes),
+                metric=mean_square)
 
     def describe(self, state, shape):
-        return {"log learning rate": 0.0 * state["mean_square"]}
-
+        return {"log learning rate": np.zeros(state["average"].shape, "float32")}

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from hrnn_opt.checks import Config, check, is_number
-from hrnn_opt.interface import Field
+from hrnn_opt.interface import Field, sized
 from hrnn_opt.places.layout import block_sums
 from hrnn_opt.registry import register
 from hrnn_opt.rules.chain import Rule
@@ -92,11 +92,11 @@ class Rescaling(Rule):
                 mean_square = ops.maximum(mean_square, newest)
         width = np.array([
             width_factor(shape, self.config.width_exponent) for shape in layout.shapes], "float32")
-        factor = layout.to_lanes(ops.convert_to_tensor(width) * ops.rsqrt(mean_square + _EPSILON))
+        size = ops.convert_to_tensor(width) * ops.rsqrt(mean_square + _EPSILON)
+        if step.size is not None:
+            size = size * step.size
         # The squares would no longer be the update's.
-        return own, step._replace(
-            update=step.update * factor, squares=None,
-            ahead=None if step.ahead is None else step.ahead * factor)
+        return own, sized(step._replace(size=size, squares=None), layout)
 
     def describe(self, state, shape):
         found = self.inner.describe(state, shape)

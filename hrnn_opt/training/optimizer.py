@@ -12,7 +12,7 @@ from keras import ops
 
 from hrnn_opt.files import resolve as resolve_lib
 from hrnn_opt.files import weights as weights_lib
-from hrnn_opt.interface import NetworkConfig, Seen, State
+from hrnn_opt.interface import NetworkConfig, Seen, State, sized
 from hrnn_opt.places import backend
 from hrnn_opt.places.sharding import layout_of
 from hrnn_opt.registry import kinds
@@ -108,14 +108,13 @@ class LearnedOpt(keras.optimizers.Optimizer):
         with backend.replicated():
             pretrained = resolve_lib.resolve(weights, lookahead, seed)
             self._check_kind(pretrained.config)
-            network = pretrained.network()
         if learning_rate is None:
             learning_rate = pretrained.learning_rate
         elif not callable(learning_rate):
             learning_rate = weights_lib.check_rate("learning_rate", learning_rate)
         if initial_learning_rate is not None:
             initial_learning_rate = weights_lib.check_initial_learning_rate(initial_learning_rate)
-            if not network.takes_log_rates:
+            if not pretrained.takes_log_rates:
                 raise ValueError(
                     "`initial_learning_rate` must be None for weights that keep no log learning "
                     f"rate of their own (use `learning_rate`), got {initial_learning_rate!r}.")
@@ -138,7 +137,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
         self.jit_compile = jit_compile
         self.hold_zero_gradients = hold_zero_gradients
         self._pretrained = pretrained
-        self._iterates = network.iterates
+        self._iterates = pretrained.iterates
         self._members = []
         self._state_variables = {}
 
@@ -329,6 +328,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
             taken = ops.logical_and(finite, ops.any(active))
         old = self._held_state()
         new, step = self._step(layout, old, self._seen(gradient, given), active, taken)
+        step = sized(step, layout)
         # Eagerly, what is no longer needed would only be in the way.
         del gradient, old
 

@@ -26,7 +26,7 @@ NETWORKS = {
 
 
 def gradients(shapes, step, seed=0):
-    """What the network's tensors are given at a step: a slowly turning mean, noise of many sizes."""
+    """What the tensors are given at a step: a slowly turning mean, and noise of many sizes."""
     rng = np.random.default_rng((seed, 7))
     sizes = [10.0 ** rng.uniform(-3, 1) for _ in shapes]
     means = [rng.normal(size=shape) for shape in shapes]

@@ -112,7 +112,7 @@ def test_robustness_passes_runs_that_go_on_learning():
 
 def test_robustness_varies_the_rate_that_the_weights_have(tmp_path):
     from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig, Pretrained
-    from hrnn_opt.weights import resolve
+    from hrnn_opt.files.resolve import resolve
 
     assert robustness.rate_settings(resolve("untrained"), None) == [
         {"initial_learning_rate": rate} for rate in (1e-5, 1e-4, 1e-3, 1e-2)]

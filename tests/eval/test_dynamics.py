@@ -6,13 +6,13 @@ import keras
 import matplotlib.image
 import numpy as np
 import pytest
+from eval.runs.step_sizes import StepSizes
 
 from eval.__main__ import main
 from eval.commands import dynamics
-from eval.runs.step_sizes import StepSizes
 from hrnn_opt import LearningRateDynamics
-from hrnn_opt.dynamics import tag
-from hrnn_opt.events import EventWriter
+from hrnn_opt.training.dynamics import tag
+from hrnn_opt.training.events import EventWriter
 from tests.hrnn_opt.support import fit, model, optimizer
 
 MEDIAN = "log learning rate/median"

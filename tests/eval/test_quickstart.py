@@ -10,7 +10,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_
 
 from eval.__main__ import main
 from eval.commands import quickstart
-from hrnn_opt.events import EventWriter
+from hrnn_opt.training.events import EventWriter
 
 
 def scalars(folder):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from eval.runs.results import final_loss, loss_at
 
 from eval.runs.data import Data
-from eval.runs.results import final_loss, loss_at
 from eval.runs.run import Run
 from eval.runs.store import Store, write_json
 

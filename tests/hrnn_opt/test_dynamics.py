@@ -14,7 +14,7 @@ from hrnn_opt import (
     LearningRateDynamics,
     dynamics,
 )
-from hrnn_opt.base import State
+from hrnn_opt.interface import State
 from tests.hrnn_opt import support
 from tests.hrnn_opt.support import data, fit, values, weights
 
@@ -374,6 +374,6 @@ def test_every_must_be_a_positive_integer(tmp_path, every):
 
 
 def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "hrnn_opt.events", None)
+    monkeypatch.setitem(sys.modules, "hrnn_opt.training.events", None)
     with pytest.raises(ImportError, match="pip install tensorboard"):
         LearningRateDynamics(tmp_path)

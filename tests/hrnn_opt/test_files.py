@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from hrnn_opt.files import write_atomic
+from hrnn_opt.files.atomic import write_atomic
 
 
 def test_a_file_is_written_over_and_may_be_read_by_all(tmp_path):

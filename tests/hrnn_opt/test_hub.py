@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import constants
 
 from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, Pretrained, hub
-from hrnn_opt import weights as weights_lib
+from hrnn_opt.files import weights as weights_lib
 from tests.hrnn_opt import hub_server
 from tests.hrnn_opt.support import apply, assert_equal, gradients, values, variables, weights
 

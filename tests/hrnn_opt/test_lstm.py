@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 
 from hrnn_opt import CoordinatewiseLSTM, CoordinatewiseLSTMConfig, HierarchicalLOpt, Layout
-from hrnn_opt.weights import Pretrained
+from hrnn_opt.files.weights import Pretrained
 
 
 def trained(**sizes):

@@ -451,7 +451,7 @@ def test_vmap_over_tasks_equals_a_loop():
     import jax
     import jax.numpy as jnp
 
-    from hrnn_opt.base import State
+    from hrnn_opt.interface import State
 
     hrnn, layout = network(), Layout([(3, 2), (2,)])
     meta = {name: jnp.asarray(array) for name, array in weights().arrays.items()}

@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, HierarchicalRNNConfig
-from hrnn_opt.weights import shipped
+from hrnn_opt.files.resolve import shipped
 from tests.hrnn_opt.reference import Reference
 from tests.hrnn_opt.support import (
     SHAPES,

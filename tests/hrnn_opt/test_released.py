@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hrnn_opt import HierarchicalRNNConfig, Pretrained
-from hrnn_opt.released import NAMES, from_released, read_released
+from hrnn_opt.files.foreign import from_released, read_released
+from hrnn_opt.networks.hrnn.released import NAMES
 from tests.hrnn_opt.support import assert_equal
 
 DATA = pathlib.Path(__file__).parents[1] / "data"

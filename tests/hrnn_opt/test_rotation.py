@@ -9,8 +9,8 @@ import pytest
 from keras import ops
 
 from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, HierarchicalRNNConfig
-from hrnn_opt.layout import Layout
-from hrnn_opt.rotation import Rotation, rotation_of
+from hrnn_opt.places.layout import Layout
+from hrnn_opt.rules.rotation import Rotation, rotation_of
 from tests.hrnn_opt.reference import Reference, Turned
 from tests.hrnn_opt.support import apply, assert_close, optimizer, values, variables, weights
 
@@ -98,7 +98,7 @@ def test_many_sizes_at_a_time_do_not_wait_for_each_other():
     own, that it can be killed."""
     program = """
 import jax, numpy as np
-from hrnn_opt.rotation import Rotation
+from hrnn_opt.rules.rotation import Rotation
 shapes = [(n, 200) for n in range(32, 72) for _ in range(3)]
 rotation = Rotation(shapes, 128)
 observe = jax.jit(rotation.observe)

@@ -11,7 +11,7 @@ import pytest
 from keras import ops
 
 from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, HierarchicalRNNConfig, Pretrained
-from hrnn_opt import weights as weights_lib
+from hrnn_opt.files import weights as weights_lib
 from tests.hrnn_opt.support import (
     apply,
     assert_equal,

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from hrnn_opt.layout import Layout
-from hrnn_opt.sharding import ShardedLayout
+from hrnn_opt.places.layout import Layout
+from hrnn_opt.places.sharding import ShardedLayout
 from tests.hrnn_opt.support import assert_close, data, model, optimizer, values
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hrnn_opt import LearningRateDynamics, dynamics
-from hrnn_opt.events import EventWriter, crc32c
+from hrnn_opt.training.events import EventWriter, crc32c
 from tests.hrnn_opt.support import fit, model, optimizer, variables
 
 # Served by TensorBoard, whatever the backend that wrote the log.

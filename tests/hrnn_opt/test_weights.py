@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, HierarchicalRNNConfig, Pretrained
-from hrnn_opt import weights as weights_lib
+from hrnn_opt.files import weights as weights_lib
 from tests.hrnn_opt.support import apply, assert_equal, gradients, values, variables, weights
 
 GOOD = weights(lookahead=True, time_scales=2)

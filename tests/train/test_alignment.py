@@ -9,7 +9,7 @@ import pytest
 
 import problems
 from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig
-from hrnn_opt.weights import resolve
+from hrnn_opt.files.resolve import resolve
 from problems.datasets import Digits
 from train.config import TrainConfig
 from train.tasks import Family

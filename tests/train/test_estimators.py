@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import problems
-from hrnn_opt.config import HierarchicalRNNConfig
-from hrnn_opt.network import HierarchicalRNN
+from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig
 from train import estimators, machine
 from train.config import TrainConfig
 from train.programs import Program

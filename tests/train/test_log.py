@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
-from hrnn_opt.events import EventWriter
+from hrnn_opt.training.events import EventWriter
 from train import log, run, trainer
 from train.config import TrainConfig
 

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from train.starts import controlled
 
 import problems
 from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig
-from hrnn_opt.layout import Layout
-from hrnn_opt.weights import resolve
+from hrnn_opt.files.resolve import resolve
+from hrnn_opt.places.layout import Layout
 from problems.datasets import Digits
 from train.config import TrainConfig
-from train.starts import controlled
 from train.tasks import Family
 from train.trainer import Trainer
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -79,7 +79,7 @@ class HierarchicalRNN(LearnedOptimizer):
     hierarchical = True
     # The read-out of the hidden state is not 0 where the gradient is.
     still = False
-    starts = {"drawn": lambda network: None, "controlled": controlled}
+    starts: ClassVar = {**LearnedOptimizer.starts, "controlled": controlled}
 
     def __init__(
         self, config: HierarchicalRNNConfig | None = None, seed: int = 0, **kwargs: Any
