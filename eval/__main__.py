@@ -30,6 +30,7 @@ COMMANDS = {
     "curve": "a picture of a meta-training run from its log",
     "lengths": "a picture of the lengths that meta-training draws",
     "dynamics": "a picture of the learning rates that the learned optimizer chose in a run",
+    "pack": "the results of a store in one file for each network",
     "soak": "train for very long, killed at random, and watch memory and numbers",
     "convert": "turn weights into another form, the released program's checkpoints too",
     "imagenet": "train an image classifier on all devices, on ImageNet or other images",

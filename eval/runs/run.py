@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import importlib.resources
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -93,7 +94,26 @@ def learned_checksum(run: Any) -> str | None:
 
 @functools.cache
 def weights_checksum(weights: str | None) -> str:
+<<<<<<< HEAD
     """Weights by their content; None stands for the default ones."""
     from hrnn_opt.files.resolve import resolve
+=======
+    """Weights by the bytes of their file, or of the one that would hold them; None stands for the
+    default ones.
 
-    return hashlib.sha256(resolve(weights or "default").to_bytes()).hexdigest()[:16]
+    Bytes that would be written today say what the program knows, a new switch of the config too:
+    by them a result would be lost at each change of the format.
+    """
+    name = weights or "default"
+    shipped = importlib.resources.files("hrnn_opt") / "pretrained" / f"{name}.safetensors"
+    for file in (shipped, Path(name)):
+        if file.is_file():
+            return _digest(file.read_bytes())
+    from hrnn_opt.weights import resolve
+>>>>>>> house-eval
+
+    return _digest(resolve(name).to_bytes())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

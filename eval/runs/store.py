@@ -1,7 +1,8 @@
 """Results of training runs, each in a JSON file named by the run's full configuration.
 
 A file is written beside its place and then renamed: a killed program leaves whole results only, and
-the next one runs what is missing. Several programs may share a store.
+the next one runs what is missing. Several programs may share a store. Its packed files
+(`eval.runs.packed`) are read, and never written.
 
 What a store holds is not only `eval.runs.run.Run`s: anything hashable that has their `title`,
 `configuration` and `execute` will do, if its results have the keys in `KEYS`.
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 
 import tqdm
 
+from eval.runs import packed
 from eval.runs.data import Data
 from eval.runs.results import Result
 from eval.runs.workers import Workers
@@ -55,6 +57,7 @@ class Store:
         self.data = data
         self.workers = workers
         self.seconds = {} if seconds is None else seconds
+        self._packed: dict[Path, tuple[Any, dict[str, Result]]] = {}
 
     def path(self, run: Storable) -> Path:
         """Where the run's result is, or will be."""
@@ -63,14 +66,35 @@ class Store:
         return self.folder / f"{run.title}-{digest}.json"
 
     def get(self, run: Storable) -> Result | None:
-        """The run's result, or None if there is none or its file is damaged."""
+        """The run's result, or None if there is none or it is damaged."""
+        path = self.path(run)
+        expected = run.configuration(self.data).items()
+        for read in (self._read, self._read_packed):
+            result = read(path)
+            complete = isinstance(result, dict) and set(result) >= run.KEYS
+            if complete and expected <= result.items():
+                return result
+        return None
+
+    @staticmethod
+    def _read(path: Path) -> Any:
         try:
-            result = json.loads(self.path(run).read_text())
+            return json.loads(path.read_text())
         except (OSError, ValueError):
             return None
-        complete = isinstance(result, dict) and set(result) >= run.KEYS
-        expected = run.configuration(self.data).items()
-        return result if complete and expected <= result.items() else None
+
+    def _read_packed(self, single: Path) -> Result | None:
+        """The result that was in a single file, from the packed one, which is read when it is new.
+        """
+        path = packed.path_of(single)
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        version = found.st_ino, found.st_mtime_ns, found.st_size
+        if self._packed.get(path, (None,))[0] != version:
+            self._packed[path] = version, packed.read(path)
+        return self._packed[path][1].get(single.stem)
 
     def put(self, run: Storable, result: Result) -> None:
         """Keep a result."""

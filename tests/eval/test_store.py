@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from eval.runs.results import final_loss, loss_at
 
 from eval.runs.data import Data
-from eval.runs.run import Run
+from eval.runs.results import final_loss, loss_at
+from eval.runs.run import Run, weights_checksum
 from eval.runs.store import Store, write_json
 
 RUNS = [Run("mlp_relu", "adam", 100, rate, seed=seed) for rate in (1e-3, 1e-2) for seed in (0, 1)]
@@ -88,6 +88,13 @@ def test_weights_go_by_content_not_by_folder(store, tmp_path):
     assert paths[0] != paths[1]
     assert paths[0] == paths[2]
     assert "weights.safetensors" in paths[0].name
+
+
+def test_shipped_weights_go_by_the_checksum_of_their_card():
+    for name in ("default", "paper"):
+        card = (Path(__file__).parents[2] / f"hrnn_opt/pretrained/{name}.md").read_text()
+        assert f"| SHA-256 | {weights_checksum(name)}" in card
+    assert weights_checksum(None) == weights_checksum("default")
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path):

@@ -21,6 +21,22 @@ def gru(meta, name, x, h, bias):
     return u * h + (1 - u) * c
 
 
+class Switches:
+    """The switches of the network and of the rules around it, all in one."""
+
+    def __init__(self, config):
+        rules = {rule.NAME: rule for rule in config.rules}
+        self._core = config.core
+        self.alignment_control = "alignment" in rules
+        self.step_size = "learned" if config.core.unit_direction else "normalized"
+        rescaling = rules.get("rescaling")
+        self.update_scale_decay = rescaling.decay if rescaling else 0.0
+        self.bounded_updates = bool(rescaling) and rescaling.bounded
+
+    def __getattr__(self, name):
+        return getattr(self._core, name)
+
+
 class Turned:
     """The turned axes of one tensor."""
 
@@ -55,14 +71,14 @@ class Reference:
 
     Args:
         meta: meta-parameters by name.
-        config: the switches.
+        config: of the network and the rules.
         sizes: number of parameters of each tensor.
         log_rates: initial log learning rate of each tensor's parameters.
     """
 
     def __init__(self, meta, config, sizes, log_rates):
         self.meta = {name: np.asarray(array, "float64") for name, array in meta.items()}
-        self.config = config
+        self.config = config = Switches(config)
 
         def start(name, units):
             return self.meta[name] if config.learned_start_vectors else np.zeros(units)
@@ -198,8 +214,6 @@ class Reference:
         if config.step_size == "normalized":
             u = np.exp(eta) * d
             factor = np.exp(self.log_step_size)
-            if config.tensor_step_size:
-                factor *= 8 ** np.tanh(tensor["h1"] @ meta["tensor_step_size_weights"])
             if config.update_scale_decay:
                 tensor["squares"].insert(0, (u**2).mean())
                 weights = config.update_scale_decay ** np.arange(len(tensor["squares"]))

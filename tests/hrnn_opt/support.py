@@ -7,16 +7,23 @@ import keras
 import numpy as np
 from keras import ops
 
-from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, HierarchicalRNNConfig, Pretrained
+from hrnn_opt import HierarchicalLOpt, NetworkConfig, Pretrained
+from hrnn_opt.files import format_1
+from hrnn_opt.registry import config_from_dict, network_of
 
 # The same few shapes in most tests: backends that compile each operation do so once.
 SHAPES = ((3, 2), (2,), ())
 
 
+def config_of(**switches) -> NetworkConfig:
+    """The hierarchical RNN and the rules around it, by the switches that format 1 had for both."""
+    return config_from_dict(format_1.translated(
+        {"config": {"step_size": "learned", **switches}})["config"])
+
+
 def weights(seed: int = 0, **switches) -> Pretrained:
     """Weights in which every meta-parameter matters: start values, with noise on all of them."""
-    pretrained = Pretrained.from_network(
-        HierarchicalRNN(HierarchicalRNNConfig(**switches), seed=seed))
+    pretrained = Pretrained.from_network(network_of(config_of(**switches), seed=seed))
     rng = np.random.default_rng(seed + 100)
     arrays = {
         name: np.asarray(array + rng.normal(0, 0.2, array.shape), "float32")

@@ -31,7 +31,6 @@ def test_the_default_is_the_papers_network():
     ({"lookahead": True}, 12, {"attention_weights", "attention_shortcut"}, set()),
     ({"time_scales": 1}, 3, set(), {"input_decay_weights", "input_decay_bias"}),
     ({"time_scales": 2}, 6, set(), set()),
-    ({"rotation_limit": 64}, 12, set(), set()),
     ({"relative_log_mean_squares": False}, 8, set(), set()),
     ({"gradient_products": False}, 9, set(), set()),
     ({"relative_learning_rate": "tensor"}, 12, set(), set()),
@@ -39,14 +38,7 @@ def test_the_default_is_the_papers_network():
     ({"gradient_shortcut": False}, 12, set(), {"direction_shortcut"}),
     ({"learnable_input_decay": False}, 12, set(), {"input_decay_weights", "input_decay_bias"}),
     ({"learnable_scale_decay": False}, 12, set(), {"scale_decay_weights", "scale_decay_bias"}),
-    ({"step_size": "normalized"}, 12, set(), {"step_size_offset"}),
-    ({"step_size": "normalized", "averaging": 0.9, "alignment_control": True}, 12,
-     {f"alignment_{name}" for name in (
-         "target", "slope", "gain", "log_delay", "log_steps", "log_growth_steps",
-         "decay")},
-     {"step_size_offset"}),
-    ({"step_size": "normalized", "tensor_step_size": True}, 12, {"tensor_step_size_weights"},
-     {"step_size_offset"}),
+    ({"unit_direction": False}, 12, set(), {"step_size_offset"}),
     ({"dynamic_output_scale": False}, 11, set(),
      {"step_size_offset", "learning_rate_momentum_logit"}),
     ({"learned_start_vectors": False}, 12, set(),
@@ -77,27 +69,11 @@ def test_one_level_has_neither_tensor_nor_global_network():
     ({"global_units": 1025}, "`global_units` must be from 0 to 1024, got 1025"),
     ({"tensor_units": 0}, "`global_units` must be 0 where `tensor_units` is 0"),
     ({"time_scales": 9}, "`time_scales` must be from 1 to 8, got 9"),
-    ({"rotation_limit": -1}, "`rotation_limit` must be from 0 to 8192, got -1"),
-    ({"rotation_limit": 12.0}, "`rotation_limit` must be an integer, got 12.0"),
     ({"lookahead": 1}, "`lookahead` must be True or False, got 1"),
-    ({"step_size": "big"}, r"`step_size` must be one of \('learned', 'normalized'\), got 'big'"),
+    ({"unit_direction": "no"}, "`unit_direction` must be True or False, got 'no'"),
     ({"relative_learning_rate": True}, "`relative_learning_rate` must be one of"),
-    ({"averaging": 1.0}, "`averaging` must be a number of at least 0 and below 1, got 1.0"),
-    ({"averaging": True}, "`averaging` must be a number of at least 0 and below 1, got True"),
-    ({"averaging": 0.9, "lookahead": True}, "`averaging` must be 0 with lookahead, got 0.9"),
-    ({"update_scale_decay": 0.9}, "`update_scale_decay` must be 0 unless step_size='normalized'"),
-    ({"width_exponent": 0.5}, "`width_exponent` must be 0 unless step_size='normalized', got 0.5"),
-    ({"tensor_step_size": True}, "`tensor_step_size` must be False unless step_size='normalized'"),
-    ({"step_size": "normalized", "tensor_units": 0, "global_units": 0, "tensor_step_size": True},
-     "`tensor_step_size` must be False unless step_size='normalized' and there is a Tensor RNN"),
-    ({"step_size": "normalized", "bounded_updates": True},
-     "`bounded_updates` must be False where `update_scale_decay` is 0, got True"),
-    ({"averaging": 0.9, "alignment_control": True},
-     "`alignment_control` must be False unless step_size='normalized' and there is averaging"),
-    ({"step_size": "normalized", "alignment_control": True},
-     "`alignment_control` must be False unless step_size='normalized' and there is averaging"),
-    ({"step_size": "normalized", "dynamic_output_scale": False},
-     "`dynamic_output_scale` must be True with step_size='normalized'"),
+    ({"unit_direction": False, "dynamic_output_scale": False},
+     "`dynamic_output_scale` must be True without `unit_direction`"),
 ])
 def test_a_switch_that_is_not_allowed_is_named(switches, message):
     with pytest.raises(ValueError, match=message):
@@ -111,8 +87,8 @@ def test_round_trip_through_json():
 
 
 @pytest.mark.parametrize("values, message", [
-    ({"depth": 3}, "switches that do not exist: depth"),
-    ([1], "`config` must be a dict of switches, got list"),
+    ({"depth": 3}, "switches that 'hrnn' does not know: depth"),
+    ([1], "`config` of 'hrnn' must be a dict of switches, got list"),
     ({"time_scales": "4"}, "`time_scales` must be an integer"),
 ])
 def test_a_dict_that_is_no_config_is_refused(values, message):

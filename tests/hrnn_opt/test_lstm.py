@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from hrnn_opt import CoordinatewiseLSTM, CoordinatewiseLSTMConfig, HierarchicalLOpt, Layout
+from hrnn_opt import CoordinatewiseLSTM, CoordinatewiseLSTMConfig, Layout, LearnedOpt, Seen
 from hrnn_opt.files.weights import Pretrained
 
 
@@ -41,7 +41,7 @@ def test_the_optimizer_is_keras_lstm_layers_on_preprocessed_gradients():
     gradients = (rng.normal(size=(4, 6)) * 10.0 ** rng.uniform(-8, 3, (4, 6))).astype("float32")
     network = trained()
     variables = [keras.Variable(np.ones((2, 2), "float32")), keras.Variable([5.0, 6.0])]
-    optimizer = HierarchicalLOpt(network, learning_rate=1.0)
+    optimizer = LearnedOpt(network, learning_rate=1.0)
     for gradient in gradients:
         optimizer.apply(
             [ops.reshape(ops.convert_to_tensor(gradient[:4]), (2, 2)),
@@ -54,13 +54,13 @@ def test_the_optimizer_is_keras_lstm_layers_on_preprocessed_gradients():
 def test_a_tensor_without_a_gradient_stays(tmp_path):
     network = trained(units=3)
     layout = Layout([(2,), (3,)])
-    state = network.init_state(layout, np.zeros((layout.blocks, layout.lanes), "float32"))
+    state = network.init_state(layout)
     gradient = layout.flatten([ops.ones((2,)), ops.ones((3,))])
-    new, step = network.step(layout, state, gradient, np.array([True, False]))
+    new, step = network.step(layout, state, Seen(gradient), np.array([True, False]))
     first, second = layout.unflatten(step.update)
     assert np.abs(ops.convert_to_numpy(first)).min() > 0
     assert np.abs(ops.convert_to_numpy(second)).max() == 0
-    hidden = layout.unflatten(new.hidden)
+    hidden = layout.unflatten(new["hidden"])
     assert np.abs(ops.convert_to_numpy(hidden[0])).max() > 0
     assert np.abs(ops.convert_to_numpy(hidden[1])).max() == 0
 
@@ -69,9 +69,9 @@ def test_weights_files_say_which_network_they_are_of(tmp_path):
     path = tmp_path / "lstm.safetensors"
     network = trained(units=5)
     Pretrained.from_network(network, learning_rate=1.0).save(path)
-    optimizer = HierarchicalLOpt(str(path))
-    assert optimizer.network_config == network.config
-    again = HierarchicalLOpt.from_config(optimizer.get_config())
+    optimizer = LearnedOpt(str(path))
+    assert optimizer.network_config == network.network_config
+    again = LearnedOpt.from_config(optimizer.get_config())
     again.build([keras.Variable([1.0])])
     for name, value in network.meta_parameters.items():
         np.testing.assert_array_equal(
@@ -84,6 +84,6 @@ def test_what_is_not_allowed_is_named():
     with pytest.raises(ValueError, match=r"`output_scale` must be .* got -1"):
         CoordinatewiseLSTMConfig(output_scale=-1)
     with pytest.raises(ValueError, match="coordinatewise_lstm"):
-        CoordinatewiseLSTMConfig.from_dict({"kind": "coordinatewise_lstm", "width": 3})
-    with pytest.raises(ValueError, match="direct"):
-        HierarchicalLOpt(trained(), initial_learning_rate=1e-3)
+        CoordinatewiseLSTMConfig.from_dict({"width": 3})
+    with pytest.raises(ValueError, match="keep no log learning"):
+        LearnedOpt(trained(), initial_learning_rate=1e-3)

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, HierarchicalRNNConfig, Layout, backend
-from hrnn_opt import network as network_lib
+from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, HierarchicalRNNConfig, Layout, Seen
+from hrnn_opt.networks import functions
+from hrnn_opt.places import backend
 from tests.hrnn_opt.reference import Reference
 from tests.hrnn_opt.support import assert_close, weights
 
@@ -37,7 +38,8 @@ def step_function(network, layout, active):
     """
 
     def step(state, gradient):
-        return network.step(layout, state, gradient, None if all(active) else np.array(active))
+        return network.step(
+            layout, state, Seen(gradient), None if all(active) else np.array(active))
 
     if keras.backend.backend() != "jax":
         return step
@@ -57,13 +59,15 @@ def run(network, gradients, shapes=SHAPES, rates=RATES, lanes=None):
         return layout.flatten(
             [np.asarray(t, "float32").reshape(shape) for t, shape in zip(tensors, shapes)])
 
-    state = network.init_state(layout, flatten(rates), flatten(rates))
+    state = network.init_state(layout, log_rates=flatten(rates))
+    if "log_learning_rate" in state:
+        state["log_learning_rate"] = flatten(rates)
     results = []
     for grads in gradients:
         filled = [np.zeros(shape) if g is None else g for g, shape in zip(grads, shapes)]
         step = step_function(network, layout, tuple(g is not None for g in grads))
         state, moves = step(state, flatten(filled))
-        for buffer in moves:
+        for buffer in (moves.update, moves.ahead):
             if buffer is not None:
                 results.append([numpy(t).reshape(-1) for t in layout.unflatten(buffer)])
     return results, state
@@ -81,10 +85,8 @@ CONFIGS = {
     "constant decays": {"learnable_input_decay": False, "learnable_scale_decay": False},
     "no output scale": {"dynamic_output_scale": False, "lookahead": True},
     "normalized": {"step_size": "normalized"},
-    "normalized, sized by the Tensor RNN": {
-        "step_size": "normalized", "tensor_step_size": True, "update_scale_decay": 0.9},
-    "normalized, lookahead": {"step_size": "normalized", "lookahead": True,
-                              "relative_learning_rate": "tensor"},
+    "normalized, running": {"step_size": "normalized", "update_scale_decay": 0.9,
+                            "relative_learning_rate": "tensor"},
     "relative to the tensor": {"relative_learning_rate": "tensor"},
     "few inputs": {"relative_learning_rate": "off", "gradient_products": False,
                    "relative_log_mean_squares": False},
@@ -104,17 +106,17 @@ def test_the_step_is_that_of_a_plain_program(switches):
     theirs = []
     for grads in gradients:
         results = reference.step(grads)
-        for kind in range(2 if pretrained.config.lookahead else 1):
+        for kind in range(2 if pretrained.has_lookahead else 1):
             theirs.append([
                 np.zeros(n) if result[kind] is None else result[kind]
                 for n, result in zip(SIZES, results)])
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs):
         assert_close(a, b, 2e-5)
-    if state.global_hidden is not None:
-        np.testing.assert_allclose(numpy(state.global_hidden), reference.h2, atol=1e-5)
-    if state.log_learning_rate is not None:
-        rates_now = Layout(SHAPES).unflatten(state.log_learning_rate)
+    if "global_hidden" in state:
+        np.testing.assert_allclose(numpy(state["global_hidden"]), reference.h2, atol=1e-5)
+    if "log_learning_rate" in state:
+        rates_now = Layout(SHAPES).unflatten(state["log_learning_rate"])
         for ours_k, tensor in zip(rates_now, reference.tensors):
             np.testing.assert_allclose(
                 numpy(ours_k).reshape(-1), tensor["eta_bar"], rtol=1e-5, atol=1e-5)
@@ -130,7 +132,7 @@ def test_the_log_learning_rate_is_clipped(step_size, bound):
         assert_close(a, [update for update, _ in reference.step(grads)], 2e-5)
 
 
-@pytest.mark.parametrize("switches", [{}, {"tensor_step_size": True, "update_scale_decay": 0.9}])
+@pytest.mark.parametrize("switches", [{}, {"update_scale_decay": 0.9}])
 def test_updates_shrink_with_the_width_of_a_tensor(switches):
     shapes, sizes = [(32, 3), (2, 3, 4), (5,), ()], [96, 24, 5, 1]
     gradients = [[RNG.normal(size=n) for n in sizes] for _ in range(3)]
@@ -153,7 +155,7 @@ def test_the_number_of_lanes_does_not_matter(lanes):
 
 
 IN_TURN = ("paper", "lookahead", "one level", "one time scale", "no output scale",
-           "normalized, sized by the Tensor RNN", "normalized, lookahead")
+           "normalized, running")
 
 
 def compiled(function):
@@ -171,31 +173,30 @@ def test_moving_some_blocks_at_a_time_changes_nothing(switches, blocks, monkeypa
     # Seven blocks, some with padding: three at a time, the last turn goes over two of them again.
     layout = Layout(SHAPES, lanes=2)
     gradients = [
-        layout.flatten([np.asarray(g, "float32").reshape(shape)
-                        for g, shape in zip(grads, SHAPES)]) for grads in GRADIENTS]
+        Seen(layout.flatten([np.asarray(g, "float32").reshape(shape)
+                             for g, shape in zip(grads, SHAPES)])) for grads in GRADIENTS]
     ours = network(**switches)
-    start = ours.init_state(layout, ops.zeros((7, 2)) - 5.0, ops.zeros((7, 2)))
+    start = ours.init_state(layout, log_rates=ops.zeros((7, 2)) - 5.0)
     whole, _ = compiled(functools.partial(ours.step, layout))(start, gradients[0])
     whole, expected = compiled(functools.partial(ours.step, layout))(whole, gradients[1])
-    parts, moved = [], HierarchicalRNN._moved
+    parts, move = [], HierarchicalRNN._move
 
-    def watched(self, state, gradient, *arguments):
-        parts.append(gradient.shape[0])
-        return moved(self, state, gradient, *arguments)
+    def watched(self, state, given, used_lanes):
+        parts.append(given[0].shape[0])
+        return move(self, state, given, used_lanes)
 
-    monkeypatch.setattr(HierarchicalRNN, "_moved", watched)
-    monkeypatch.setattr("hrnn_opt.network._AT_ONCE", dict.fromkeys(("cpu", "eager"), 2 * blocks))
+    monkeypatch.setattr(HierarchicalRNN, "_move", watched)
+    monkeypatch.setattr("hrnn_opt.places.sweep._AT_ONCE", dict.fromkeys(("cpu", "eager"), 2 * blocks))
     step = compiled(lambda state, gradient, taken: ours.step(layout, state, gradient, taken=taken))
     state, _ = step(start, gradients[0], ops.convert_to_tensor(True))
     state, moves = step(state, gradients[1], ops.convert_to_tensor(True))
     assert set(parts) <= {1, 2, 3}
     kept, _ = step(state, gradients[2], ops.convert_to_tensor(False))
-    for field, value in state._asdict().items():
-        if value is not None:
-            assert_close([numpy(value)], [numpy(getattr(whole, field))], 1e-6)
-            np.testing.assert_array_equal(numpy(getattr(kept, field)), numpy(value))
+    for field, value in state.items():
+        assert_close([numpy(value)], [numpy(whole[field])], 1e-6)
+        np.testing.assert_array_equal(numpy(kept[field]), numpy(value))
     used = numpy(layout.flatten([np.ones(shape, "float32") for shape in SHAPES]))
-    for moved, theirs in zip(moves, expected):
+    for moved, theirs in zip((moves.update, moves.ahead), (expected.update, expected.ahead)):
         if moved is not None:
             assert_close([used * numpy(moved)], [used * numpy(theirs)], 1e-6)
 
@@ -220,9 +221,9 @@ def test_training_is_known_to_be_compiled_by_xla(jit_compile):
 def test_asinh_is_exact_to_rounding():
     x = np.logspace(-20, 8.9, 20_000).astype("float32")
     x = np.concatenate([x, -x, np.linspace(0.49, 0.51, 101, dtype="float32")])
-    ours = numpy(network_lib._asinh(ops.convert_to_tensor(x)))
+    ours = numpy(functions.asinh(ops.convert_to_tensor(x)))
     np.testing.assert_allclose(ours, np.arcsinh(x.astype("float64")), rtol=4e-7)
-    ends = numpy(network_lib._asinh(ops.convert_to_tensor(np.array([0, np.nan], "float32"))))
+    ends = numpy(functions.asinh(ops.convert_to_tensor(np.array([0, np.nan], "float32"))))
     np.testing.assert_array_equal(ends, [0, np.nan])
 
 
@@ -232,9 +233,9 @@ def test_a_step_in_place_takes_little_memory():
 
     layout = Layout([(400, 1000)], lanes=512)
     ours = network()
-    state = ours.init_state(layout, ops.zeros((layout.blocks, 512)))
+    state = ours.init_state(layout)
     step = jax.jit(
-        lambda state, gradient, taken: ours.step(layout, state, gradient, taken=taken),
+        lambda state, gradient, taken: ours.step(layout, state, Seen(gradient), taken=taken),
         donate_argnums=0)
     memory = step.lower(
         state, ops.zeros((layout.blocks, 512)), True).compile().memory_analysis()
@@ -273,16 +274,16 @@ def test_models_side_by_side_do_not_see_each_other():
     rates = rng.uniform(-8, -3, shape).astype("float32")
     gradients = rng.normal(size=(2, *shape)).astype("float32")
     step = step_function(network(), layout, (True,) * 3)
-    state = network().init_state(layout, rates)
+    state = network().init_state(layout, (3,), rates)
     for gradient in gradients:
         state, moves = step(state, ops.convert_to_tensor(gradient))
     for j in range(3):
-        alone = network().init_state(layout, rates[j])
+        alone = network().init_state(layout, log_rates=rates[j])
         for gradient in gradients:
             alone, moves_alone = step(alone, ops.convert_to_tensor(gradient[j]))
         assert_close([numpy(moves.update)[j]], [numpy(moves_alone.update)], 1e-5)
         np.testing.assert_allclose(
-            numpy(state.global_hidden)[:, j], numpy(alone.global_hidden), atol=1e-6)
+            numpy(state["global_hidden"])[:, j], numpy(alone["global_hidden"]), atol=1e-6)
 
 
 def test_start_values():
@@ -324,7 +325,7 @@ def test_wrong_names_of_meta_parameters_are_refused():
     values = {name: v.value for name, v in network().meta_parameters.items()}
     values["speed"] = values.pop("direction_weights")
     with pytest.raises(ValueError, match=r"`meta_parameters`.*direction_weights.*speed"):
-        network().stateless_init_state(values, layout, np.zeros((1, layout.lanes), "float32"))
+        network().stateless_init_state(values, layout)
 
 
 @pytest.mark.parametrize("switches", [
@@ -342,8 +343,8 @@ def test_any_scale_of_gradients_gives_finite_steps(switches, exponent, kind):
         [np.full(6, -3.0)])
     for tensors in results:
         assert np.all(np.isfinite(tensors[0]))
-    for value in state:
-        assert value is None or np.all(np.isfinite(numpy(value)))
+    for value in state.values():
+        assert np.all(np.isfinite(numpy(value)))
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1e8])
@@ -363,10 +364,10 @@ def test_the_scale_of_gradients_does_not_matter_to_alignment(scale):
             for part, shape in zip(np.split(row, [6, 7]), SHAPES)])
 
     def log_step_size(scale):
-        state = hrnn.init_state(layout, flat(np.zeros(12)), flat(np.zeros(12)))
+        state = hrnn.init_state(layout)
         for row in gradients:
-            state, _ = hrnn.step(layout, state, flat(scale * row), offset=flat(offset))
-        return float(numpy(state.log_step_size))
+            state, _ = hrnn.step(layout, state, Seen(flat(scale * row), offset=flat(offset)))
+        return float(numpy(state["log_step_size"]))
 
     assert log_step_size(scale) == pytest.approx(log_step_size(1.0), rel=1e-3)
 
@@ -378,11 +379,11 @@ def test_alignment_forgives_the_first_steps():
     layout = Layout([(6,)])
     zeros = layout.flatten([np.zeros(6, "float32")])
     ones = layout.flatten([np.ones(6, "float32")])
-    state = hrnn.init_state(layout, zeros, zeros)
+    state = hrnn.init_state(layout)
     for step in range(30):
         state, _ = hrnn.step(
-            layout, state, ones if step < 5 else -ones, offset=ones if step else zeros)
-    assert abs(float(numpy(state.log_step_size))) < np.log(2.0)
+            layout, state, Seen(ones if step < 5 else -ones, offset=ones if step else zeros))
+    assert abs(float(numpy(state["log_step_size"]))) < np.log(2.0)
 
 
 def meta_loss(hrnn, layout, meta, log_rates, target, steps=3):
@@ -391,8 +392,8 @@ def meta_loss(hrnn, layout, meta, log_rates, target, steps=3):
     import jax.numpy as jnp
 
     theta = jnp.zeros((layout.blocks, layout.lanes))
-    state = hrnn.stateless_init_state(meta, layout, log_rates, theta)
-    averaging = hrnn.config.averaging
+    state = hrnn.stateless_init_state(meta, layout, log_rates=log_rates)
+    iterates = hrnn.iterates
 
     def loss(theta):
         return jnp.sum(jnp.square(theta - target))
@@ -400,13 +401,9 @@ def meta_loss(hrnn, layout, meta, log_rates, target, steps=3):
     def step(carry, _):
         theta, offset, state = carry
         state, move = hrnn.stateless_step(
-            meta, layout, state, jax.grad(loss)(theta - offset), offset=offset)
-        if averaging:
-            theta, offset = network_lib.move_average(
-                averaging, theta, offset, move.update, move.averaging_weight)
-        else:
-            theta = theta - move.update
-        return (theta, offset, state), loss(theta)
+            meta, layout, state, Seen(jax.grad(loss)(theta - offset), offset=offset))
+        theta, location = iterates.move(theta, offset, move.update, move.ahead, move.weight)
+        return (theta, theta - location, state), loss(theta)
 
     _, losses = jax.lax.scan(step, (theta, jnp.zeros_like(theta), state), None, length=steps)
     return jnp.mean(losses)
@@ -451,8 +448,6 @@ def test_vmap_over_tasks_equals_a_loop():
     import jax
     import jax.numpy as jnp
 
-    from hrnn_opt.interface import State
-
     hrnn, layout = network(), Layout([(3, 2), (2,)])
     meta = {name: jnp.asarray(array) for name, array in weights().arrays.items()}
     rng = np.random.default_rng(0)
@@ -461,10 +456,10 @@ def test_vmap_over_tasks_equals_a_loop():
 
     @jax.jit
     def start(rate):
-        return hrnn.stateless_init_state(meta, layout, rate)
+        return hrnn.stateless_init_state(meta, layout, log_rates=rate)
 
     def step(state, gradient):
-        return hrnn.stateless_step(meta, layout, state, gradient)
+        return hrnn.stateless_step(meta, layout, state, Seen(gradient))
 
     alone, together = jax.jit(step), jax.jit(jax.vmap(step))
     loop = []
@@ -476,13 +471,8 @@ def test_vmap_over_tasks_equals_a_loop():
     np.testing.assert_allclose(
         together(states, gradients)[1].update, jnp.stack(loop), rtol=1e-4, atol=1e-7)
     # Features first, tasks second: the order in which the buffers lie best.
-    second = State(*(
-        None if value is None else int(field not in (
-            "input_decay", "scale_decay", "log_learning_rate"))
-        for field, value in zip(State._fields, states)))
-    moved = State(*(
-        value if axis is None else jnp.moveaxis(value, 0, axis)
-        for value, axis in zip(states, second)))
+    second = {name: field.models_axis for name, field in hrnn.fields.items()}
+    moved = {name: jnp.moveaxis(value, 0, second[name]) for name, value in states.items()}
     np.testing.assert_allclose(
         jax.jit(jax.vmap(step, in_axes=(second, 0)))(moved, gradients)[1].update,
         jnp.stack(loop), rtol=1e-4, atol=1e-7)
