@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.runs.results import Result
-from hrnn_opt.files import write_atomic
+from hrnn_opt.files.atomic import write_atomic
 
 # The end of a single file's name, a digest; without it JSON in the folder is something else.
 _SINGLE = re.compile(r".+-[0-9a-f]{12}\.json")

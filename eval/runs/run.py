@@ -94,10 +94,6 @@ def learned_checksum(run: Any) -> str | None:
 
 @functools.cache
 def weights_checksum(weights: str | None) -> str:
-<<<<<<< HEAD
-    """Weights by their content; None stands for the default ones."""
-    from hrnn_opt.files.resolve import resolve
-=======
     """Weights by the bytes of their file, or of the one that would hold them; None stands for the
     default ones.
 
@@ -109,8 +105,7 @@ def weights_checksum(weights: str | None) -> str:
     for file in (shipped, Path(name)):
         if file.is_file():
             return _digest(file.read_bytes())
-    from hrnn_opt.weights import resolve
->>>>>>> house-eval
+    from hrnn_opt.files.resolve import resolve
 
     return _digest(resolve(name).to_bytes())
 

@@ -100,11 +100,16 @@ class Rescaling(Rule):
 
     def describe(self, state, shape):
         found = self.inner.describe(state, shape)
-        if self.config.decay and "log learning rate" in found:
-            # NaN before the tensor's first gradient.
-            with np.errstate(divide="ignore", invalid="ignore"):
+        if "log learning rate" not in found:
+            return found
+        rates = found["log learning rate"]
+        # NaN before the tensor's first gradient.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self.config.decay:
                 mean_square = state["update_scale"][0] / state["update_scale"][1]
-                found["log learning rate"] = (
-                    found["log learning rate"] - 0.5 * np.log(mean_square + _EPSILON)
-                    + math.log(width_factor(shape, self.config.width_exponent)))
+            else:
+                # Not kept: that of directions which are all of one size.
+                mean_square = np.mean(np.exp(2.0 * rates))
+            width = math.log(width_factor(shape, self.config.width_exponent))
+            found["log learning rate"] = rates - 0.5 * np.log(mean_square + _EPSILON) + width
         return found

@@ -32,6 +32,7 @@ class Switches:
         rescaling = rules.get("rescaling")
         self.update_scale_decay = rescaling.decay if rescaling else 0.0
         self.bounded_updates = bool(rescaling) and rescaling.bounded
+        self.width_exponent = rescaling.width_exponent if rescaling else 0.0
 
     def __getattr__(self, name):
         return getattr(self._core, name)

@@ -7,15 +7,11 @@ from keras import ops
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
-from hrnn_opt import (
-    HierarchicalLOpt,
-    HierarchicalRNN,
-    HierarchicalRNNConfig,
-    LearningRateDynamics,
-    dynamics,
-)
-from hrnn_opt.interface import State
+from hrnn_opt import HierarchicalLOpt, LearningRateDynamics
+from hrnn_opt.registry import network_of
+from hrnn_opt.training import dynamics
 from tests.hrnn_opt import support
+from tests.hrnn_opt.reference import Switches
 from tests.hrnn_opt.support import data, fit, values, weights
 
 # What `fit` makes of `data`.
@@ -26,7 +22,7 @@ FORMS = {
     "lookahead": dict(lookahead=True),
     "normalized": dict(step_size="normalized"),
     "averaging": dict(
-        step_size="normalized", averaging=0.9, update_scale_decay=0.99, tensor_step_size=True,
+        step_size="normalized", averaging=0.9, update_scale_decay=0.99,
         width_exponent=0.5, alignment_control=True),
     "turned": dict(
         step_size="normalized", averaging=0.9, update_scale_decay=0.99, width_exponent=0.5,
@@ -39,7 +35,8 @@ FORMS = {
 def learned(form: str, **arguments) -> HierarchicalLOpt:
     """An optimizer of this form, whose steps can be seen."""
     switches = FORMS[form]
-    rate = None if "step_size" in switches else (1e-3, 1e-1)
+    kept = not {"step_size", "dynamic_output_scale"} & set(switches)
+    rate = (1e-3, 1e-1) if kept else None
     return HierarchicalLOpt(**{
         "weights": weights(**switches), "initial_learning_rate": rate, "learning_rate": 0.05,
         "seed": 0, **arguments})
@@ -65,7 +62,7 @@ def rms(x) -> float:
 
 def by_hand(opt: HierarchicalLOpt, before: list[np.ndarray]) -> dict[str, float]:
     """What shall be logged by tag, from the optimizer's state and from its formulas."""
-    state, config = opt.state(), opt.network_config
+    state, config = opt.state(), Switches(opt.network_config)
     network = {name: flat(v) for name, v in opt.meta_parameters.items()}
     columns, found = {}, {}
 
@@ -77,11 +74,11 @@ def by_hand(opt: HierarchicalLOpt, before: list[np.ndarray]) -> dict[str, float]
         columns["rate"] = [
             rate + np.log(2 / (1 + np.exp(-(
                 network["learning_rate_weights"] @ h + network["learning_rate_bias"]))))
-            for h in per_tensor(state.hidden, 1)]
+            for h in per_tensor(state["hidden"], 1)]
     else:
-        etas = per_tensor(state.log_learning_rate)
+        etas = per_tensor(state["log_learning_rate"])
         if config.update_scale_decay:
-            sums = flat(state.update_scale, 1)
+            sums = flat(state["update_scale"], 1)
             scales = np.sqrt(sums[0] / sums[1])
         elif config.step_size == "normalized":
             scales = [rms(np.exp(eta)) for eta in etas]
@@ -91,25 +88,22 @@ def by_hand(opt: HierarchicalLOpt, before: list[np.ndarray]) -> dict[str, float]
         columns["rate"] = [
             r - 0.5 * np.log(np.prod(v.shape[:-1]) / 256) if config.width_exponent and v.ndim > 1
             else r for r, v in zip(columns["rate"], opt._trainable_variables)]
-        if config.tensor_step_size:
-            factors = np.tanh(network["tensor_step_size_weights"] @ flat(state.tensor_hidden, 1))
-            columns["rate"] = [
-                r + np.log(8) * factor for r, factor in zip(columns["rate"], factors)]
         if config.alignment_control:
-            columns["rate"] = [r + float(flat(state.log_step_size)[0]) for r in columns["rate"]]
+            found["overall/global log step size"] = float(flat(state["log_step_size"])[0])
+            columns["rate"] = [r + float(flat(state["log_step_size"])[0]) for r in columns["rate"]]
     columns["true"] = [flat(x) for x in opt.true_parameters()]
     columns["update"] = [a - b.ravel() for a, b in zip(columns["true"], before)]
     if opt.attends:
         columns["ahead"] = [
             a - flat(v) for a, v in zip(columns["true"], opt._trainable_variables)]
-    columns["decay"] = per_tensor(state.scale_decay)
-    columns["norm"] = [np.sqrt(np.sum(h**2, 0)) for h in per_tensor(state.hidden, 1)]
+    columns["decay"] = per_tensor(state["scale_decay"])
+    columns["norm"] = [np.sqrt(np.sum(h**2, 0)) for h in per_tensor(state["hidden"], 1)]
     if config.time_scales > 1:
-        columns["momentum"] = per_tensor(state.input_decay)
-        columns["squares"] = [np.log(x + 1e-16) for x in per_tensor(state.mean_squares, 1)]
+        columns["momentum"] = per_tensor(state["input_decay"])
+        columns["squares"] = [np.log(x + 1e-16) for x in per_tensor(state["mean_squares"], 1)]
     if config.tensor_units:
-        columns["tensor"] = list(np.sqrt(np.sum(flat(state.tensor_hidden, 1)**2, 0))[:, None])
-        found["overall/global RNN norm"] = np.sqrt(np.sum(flat(state.global_hidden)**2))
+        columns["tensor"] = list(np.sqrt(np.sum(flat(state["tensor_hidden"], 1)**2, 0))[:, None])
+        found["overall/global RNN norm"] = np.sqrt(np.sum(flat(state["global_hidden"])**2))
 
     def add(name, c):
         found[name("log learning rate", "/mean")] = np.mean(c["rate"])
@@ -204,7 +198,7 @@ def test_what_is_logged_is_what_the_state_says(tmp_path, form):
 @pytest.mark.parametrize("form", ["learned", "normalized", "no output scale"])
 def test_a_direction_of_one_moves_by_the_learning_rate(tmp_path, form):
     # Untrained, no parameter changes its learning rate: updates are as large as that says.
-    opt = learned(form, weights=HierarchicalRNN(HierarchicalRNNConfig(**FORMS[form])))
+    opt = learned(form, weights=network_of(support.config_of(**FORMS[form])))
     found = logged(model(optimizer=opt), LearningRateDynamics(tmp_path, BATCHES))[BATCHES]
     for tensor in [variable.path for variable in opt._trainable_variables]:
         rate = np.exp(found[f"tensor log learning rate/{tensor}/mean"])
@@ -319,15 +313,14 @@ def test_narrow_numbers(tmp_path):
 
 
 def test_numbers_at_the_edge():
-    config = HierarchicalRNNConfig(time_scales=2)
+    opt = HierarchicalLOpt(weights(time_scales=2))
+    opt.build([keras.Variable(np.zeros(2))])
     ones = np.ones(2, "float32")
-    state = State(
+    state = dict(
         hidden=np.ones((10, 2)), averages=np.ones((2, 2)), mean_squares=np.zeros((2, 2)),
-        input_decay=np.array([0.0, 1.0], "float32"), scale_decay=ones, log_learning_rate=0 * ones,
-        tensor_hidden=None, global_hidden=None, update_scale=None, steps=None,
-        true_parameters=0 * ones)
-    found = dynamics.values(config, {"step_size_offset": np.float32(1)}, 0.0, state, None, ones)
-    assert found["momentum time scale"].tolist() == [0, np.inf]
+        input_decay=np.array([0.0, 1.0], "float32"), scale_decay=ones, log_learning_rate=0 * ones)
+    found = dynamics.values(opt, state, (2,), 0 * ones, 0.0, before=ones)
+    assert found["momentum time scale"][0].tolist() == [0, np.inf]
     summary = dynamics.summary(found)
     # Neither a log of 0 nor a ratio to it.
     assert not [name for name in summary if "learning rate" in name or "ratio" in name]
@@ -335,7 +328,7 @@ def test_numbers_at_the_edge():
 
 
 def test_a_tensor_without_a_gradient_yet_has_no_rate():
-    opt = learned("averaging", weights=weights(**FORMS["averaging"] | {"tensor_step_size": False}))
+    opt = learned("averaging", weights=weights(**FORMS["averaging"]))
     moved, still = (keras.Variable(np.ones(3), name=name) for name in ("moved", "still"))
     opt.build([moved, still])
     # The sum of squares and of weights: the second tensor has none of either.
@@ -362,7 +355,7 @@ def test_variables_of_one_path_are_kept_apart():
     lambda: keras.optimizers.SGD(),
     lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())], ids=["SGD", "inside"])
 def test_another_optimizer_is_refused(tmp_path, other):
-    with pytest.raises(ValueError, match="needs a model compiled with HierarchicalLOpt, got SGD"):
+    with pytest.raises(ValueError, match="needs a model compiled with LearnedOpt, got SGD"):
         fit(model(optimizer=other()), callbacks=[LearningRateDynamics(tmp_path)])
     assert not list(tmp_path.iterdir())
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from huggingface_hub import constants
 
-from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, Pretrained, hub
+from hrnn_opt import HierarchicalLOpt, Pretrained
+from hrnn_opt.files import hub
 from hrnn_opt.files import weights as weights_lib
 from tests.hrnn_opt import hub_server
 from tests.hrnn_opt.support import apply, assert_equal, gradients, values, variables, weights
@@ -65,18 +66,18 @@ def trained(given) -> list[np.ndarray]:
 
 def test_a_network_saved_and_loaded_trains_the_same(tmp_path):
     network = GOOD.network()
+    saved = Pretrained.from_network(network, **GOOD.settings())
     for name in ("folder", "file.safetensors"):
-        network.save(tmp_path / name)
-        again = HierarchicalRNN.load(tmp_path / name)
-        assert again.config == network.config
+        saved.save(tmp_path / name)
+        again = Pretrained.load(tmp_path / name)
+        assert again.config == network.network_config
         for given in (again, str(tmp_path / name)):
             assert_equal(trained(given), trained(GOOD))
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [
         "README.md", "config.json", "model.safetensors"]
     # Other settings, if they are asked for.
-    network.save(tmp_path / "slow", learning_rate=0.125)
-    slow = Pretrained.load(tmp_path / "slow")
-    assert slow.learning_rate == 0.125 and slow.initial_learning_rate == (1e-3, 1e-2)
+    Pretrained.from_network(network, learning_rate=0.125).save(tmp_path / "slow")
+    assert Pretrained.load(tmp_path / "slow").learning_rate == 0.125
 
 
 @pytest.mark.jax_only
@@ -124,8 +125,8 @@ def test_a_folder_with_another_config_is_refused(tmp_path, content, message):
 
 SESSION = f"""
 import keras, numpy as np
-from hrnn_opt import HierarchicalLOpt, HierarchicalRNN
-print(HierarchicalRNN.load("w.safetensors").push_to_hub("{MINE}", card="Trained on bowls."))
+from hrnn_opt import HierarchicalLOpt, Pretrained
+print(Pretrained.load("w.safetensors").push_to_hub("{MINE}", card="Trained on bowls."))
 opt = HierarchicalLOpt(weights="{MINE}")
 opt.build([keras.Variable(np.ones(3))])
 print(float(opt.meta_parameters["direction_weights"][0]))
@@ -184,7 +185,7 @@ def test_a_revision_is_a_commit(server):
     first, second = (hub_server.commit_name(MINE, number) for number in range(2))
     assert Pretrained.from_pretrained(MINE).learning_rate == 0.5
     assert Pretrained.from_pretrained(f"{MINE}@{first}").learning_rate == 0.25
-    assert HierarchicalRNN.from_pretrained(f"{MINE}@{second}").settings["learning_rate"] == 0.5
+    assert Pretrained.from_pretrained(f"{MINE}@{second}").learning_rate == 0.5
     # What is pushed once more is another commit.
     GOOD.push_to_hub(MINE)
     assert len(server.commits[MINE]) == 3

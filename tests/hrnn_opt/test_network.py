@@ -186,7 +186,8 @@ def test_moving_some_blocks_at_a_time_changes_nothing(switches, blocks, monkeypa
         return move(self, state, given, used_lanes)
 
     monkeypatch.setattr(HierarchicalRNN, "_move", watched)
-    monkeypatch.setattr("hrnn_opt.places.sweep._AT_ONCE", dict.fromkeys(("cpu", "eager"), 2 * blocks))
+    monkeypatch.setattr(
+        "hrnn_opt.places.sweep._AT_ONCE", dict.fromkeys(("cpu", "eager"), 2 * blocks))
     step = compiled(lambda state, gradient, taken: ours.step(layout, state, gradient, taken=taken))
     state, _ = step(start, gradients[0], ops.convert_to_tensor(True))
     state, moves = step(state, gradients[1], ops.convert_to_tensor(True))

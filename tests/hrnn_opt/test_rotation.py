@@ -8,11 +8,20 @@ import numpy as np
 import pytest
 from keras import ops
 
-from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, HierarchicalRNNConfig
+from hrnn_opt import Averaging, Direction, LearnedOpt, Rescaling, Rotation, Seen
 from hrnn_opt.places.layout import Layout
-from hrnn_opt.rules.rotation import Rotation, rotation_of
+from hrnn_opt.registry import network_of
+from hrnn_opt.rules.rotation import Axes, axes_of
 from tests.hrnn_opt.reference import Reference, Turned
-from tests.hrnn_opt.support import apply, assert_close, optimizer, values, variables, weights
+from tests.hrnn_opt.support import (
+    apply,
+    assert_close,
+    config_of,
+    optimizer,
+    values,
+    variables,
+    weights,
+)
 
 # A matrix, a vector, a kernel of which one side is too large, one of the matrix's shape, a row.
 SHAPES = ((3, 2), (2,), (2, 3, 4), (3, 2), (1, 4))
@@ -44,14 +53,14 @@ def observed(rotation, steps, models=()):
 
 def test_what_is_turned():
     # Twice (3 and 2), 4 of the kernel's 6 and 4, and 4 of the row.
-    assert Rotation(SHAPES, LIMIT).numbers == 2 * (9 + 4) + 16 + 16
-    assert Rotation(SHAPES, 6).numbers == 2 * (9 + 4) + 36 + 16 + 16
-    assert rotation_of(SHAPES, 0) is None
-    assert rotation_of(((5,), (), (1, 1)), 100) is None
+    assert Axes(SHAPES, LIMIT).numbers == 2 * (9 + 4) + 16 + 16
+    assert Axes(SHAPES, 6).numbers == 2 * (9 + 4) + 36 + 16 + 16
+    assert axes_of(SHAPES, 0) is None
+    assert axes_of(((5,), (), (1, 1)), 100) is None
 
 
 def test_the_axes_become_the_eigenvectors():
-    rotation, steps = Rotation(SHAPES, LIMIT), correlated(300)
+    rotation, steps = Axes(SHAPES, LIMIT), correlated(300)
     moments, axes = observed(rotation, steps)
     first = [g[0] / np.linalg.norm(g[0]) for g in steps]
     rows = np.mean([x @ x.T for x in first], axis=0)
@@ -70,7 +79,7 @@ def test_the_axes_become_the_eigenvectors():
 
 
 def test_turned_and_back_a_tensor_is_what_it_was():
-    rotation, steps = Rotation(SHAPES, LIMIT), correlated(30)
+    rotation, steps = Axes(SHAPES, LIMIT), correlated(30)
     _, axes = observed(rotation, steps)
     tensors = [ops.convert_to_tensor(g) for g in steps[-1]]
     turned = rotation.turn(axes, tensors)
@@ -85,7 +94,7 @@ def test_turned_and_back_a_tensor_is_what_it_was():
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1e15])
 def test_the_size_of_gradients_does_not_matter(scale):
-    rotation, steps = Rotation(SHAPES, LIMIT), correlated(12)
+    rotation, steps = Axes(SHAPES, LIMIT), correlated(12)
     plain = observed(rotation, steps)
     scaled = observed(rotation, [[g * np.float32(scale) for g in step] for step in steps])
     for a, b in zip(plain, scaled):
@@ -98,9 +107,9 @@ def test_many_sizes_at_a_time_do_not_wait_for_each_other():
     own, that it can be killed."""
     program = """
 import jax, numpy as np
-from hrnn_opt.rules.rotation import Rotation
+from hrnn_opt.rules.rotation import Axes
 shapes = [(n, 200) for n in range(32, 72) for _ in range(3)]
-rotation = Rotation(shapes, 128)
+rotation = Axes(shapes, 128)
 observe = jax.jit(rotation.observe)
 rng = np.random.default_rng(0)
 state = rotation.init_state()
@@ -113,7 +122,7 @@ assert np.isfinite(state[1]).all()
 
 
 def test_a_tensor_without_gradient_keeps_its_axes():
-    rotation, steps = Rotation(SHAPES, LIMIT), correlated(12)
+    rotation, steps = Axes(SHAPES, LIMIT), correlated(12)
     before = observed(rotation, steps)
     empty = [np.zeros_like(g) if k == 0 else g for k, g in enumerate(steps[0])]
     after = rotation.observe(
@@ -125,7 +134,7 @@ def test_a_tensor_without_gradient_keeps_its_axes():
 
 
 def test_models_side_by_side_are_turned_each_by_itself():
-    rotation = Rotation(SHAPES, LIMIT)
+    rotation = Axes(SHAPES, LIMIT)
     runs = [correlated(12, seed=seed) for seed in (0, 1)]
     together = observed(
         rotation, [[np.stack(pair) for pair in zip(*steps)] for steps in zip(*runs)], (2,))
@@ -145,7 +154,7 @@ def test_the_variables_move_as_the_reference_says(switches):
     Without the row, whose first gradient leaves three of its axes to rounding.
     """
     shapes = SHAPES[:-1]
-    pretrained, grads = weights(rotation_limit=LIMIT, **switches), correlated(25, shapes)
+    pretrained, grads = weights(1, rotation_limit=LIMIT, **switches), correlated(25, shapes)
     normalized = "averaging" in switches
     moved = variables(shapes)
     opt = optimizer(
@@ -188,18 +197,18 @@ def test_meta_gradients_are_finite_and_do_not_go_through_the_axes():
     import jax.numpy as jnp
 
     switches = dict(step_size="normalized", averaging=0.8, rotation_limit=LIMIT)
-    hrnn, layout = HierarchicalRNN(HierarchicalRNNConfig(**switches), seed=0), Layout(SHAPES)
+    hrnn, layout = network_of(config_of(**switches)), Layout(SHAPES)
     meta = {name: jnp.asarray(array) for name, array in weights(**switches).arrays.items()}
     zeros = jnp.zeros((layout.blocks, layout.lanes))
-    state = hrnn.init_state(layout, zeros, zeros)
+    state = hrnn.init_state(layout)
 
     def sizes(meta, scale, steps):
         """Of an update after gradients of this scale, and of the axes."""
         now = state
         for gradients in steps:
             buffer = layout.flatten([jnp.asarray(g) for g in gradients]) * scale
-            now, step = hrnn.stateless_step(meta, layout, now, buffer, offset=zeros)
-        return jnp.sum(jnp.square(step.update[:, :1])), jnp.sum(now.axes**3)
+            now, step = hrnn.stateless_step(meta, layout, now, Seen(buffer, offset=zeros))
+        return jnp.sum(jnp.square(step.update[:, :1])), jnp.sum(now["axes"]**3)
 
     for steps in (correlated(3), [[np.zeros(shape, "float32") for shape in SHAPES]] * 3):
         slopes = jax.grad(lambda *given, steps=steps: sizes(*given, steps)[0], (0, 1))(meta, 1.0)
@@ -212,11 +221,11 @@ def test_a_step_that_is_skipped_leaves_the_axes():
     opt = optimizer(weights=weights(rotation_limit=LIMIT))
     moved = variables(SHAPES)
     apply(opt, correlated(3), moved)
-    before = [ops.convert_to_numpy(x) for x in (opt.state().moments, opt.state().axes)]
+    before = [ops.convert_to_numpy(x) for x in (opt.state()["moments"], opt.state()["axes"])]
     (bad,) = correlated(1, seed=5)
     bad[0][0, 0] = np.nan
     apply(opt, [bad], moved)
-    for a, b in zip(before, (opt.state().moments, opt.state().axes)):
+    for a, b in zip(before, (opt.state()["moments"], opt.state()["axes"])):
         np.testing.assert_array_equal(a, ops.convert_to_numpy(b))
 
 
@@ -238,9 +247,9 @@ def test_a_valley_that_lies_aslant_is_no_longer_one():
     left, right = mix(8), mix(8)
 
     def loss(limit):
-        config = HierarchicalRNNConfig(
-            step_size="normalized", averaging=0.9, rotation_limit=limit)
-        opt = HierarchicalLOpt(HierarchicalRNN(config, seed=0), learning_rate=0.02)
+        core = Rescaling(Direction())
+        opt = LearnedOpt(
+            Averaging(Rotation(core, limit=limit) if limit else core), learning_rate=0.02)
         (w,) = moved = [keras.Variable(np.ones((8, 8), "float32"))]
 
         def residual():

@@ -11,7 +11,7 @@ import pytest
 from keras import ops
 
 from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, HierarchicalRNNConfig, Pretrained
-from hrnn_opt.files import weights as weights_lib
+from hrnn_opt.files import resolve as resolve_lib
 from tests.hrnn_opt.support import (
     apply,
     assert_equal,
@@ -165,7 +165,7 @@ def shipped(tmp_path, monkeypatch):
     """A folder of shipped weights that holds `test.safetensors`."""
     folder = tmp_path / "pretrained"
     folder.mkdir()
-    monkeypatch.setattr(weights_lib, "PRETRAINED_DIR", folder)
+    monkeypatch.setattr(resolve_lib, "PRETRAINED_DIR", folder)
     weights(lookahead=True).save(folder / "test.safetensors")
     return folder
 
@@ -225,7 +225,7 @@ def test_variables_of_another_optimizer_are_not_taken(shipped):
     ({"safetensors": "AAAA"}, "`weights` from the optimizer's config are not a safetensors file"),
     ({"safetensors": 3}, "are damaged"),
     ({}, "`weights` in the optimizer's config lack 'name'"),
-    ({"name": "x", "config": {"speed": 1}}, "switches that do not exist: speed"),
+    ({"name": "x", "config": {"speed": 1}}, "switches that 'hrnn' does not know: speed"),
     ({"name": "x", "config": {}}, "the settings must be"),
 ])
 def test_damaged_descriptions_of_weights_are_refused(description, message):

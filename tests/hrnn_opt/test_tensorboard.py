@@ -8,7 +8,8 @@ import urllib.request
 import numpy as np
 import pytest
 
-from hrnn_opt import LearningRateDynamics, dynamics
+from hrnn_opt import LearningRateDynamics
+from hrnn_opt.training import dynamics
 from hrnn_opt.training.events import EventWriter, crc32c
 from tests.hrnn_opt.support import fit, model, optimizer, variables
 

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from train.starts import controlled
 
 import problems
 from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig
 from hrnn_opt.files.resolve import resolve
+from hrnn_opt.networks.hrnn.starts import controlled
 from hrnn_opt.places.layout import Layout
 from problems.datasets import Digits
 from train.config import TrainConfig
