@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from eval.runs.run import Run
 from eval.runs.results import final_loss
+from eval.runs.run import Run
 from eval.runs.store import Store, write_text
 
 LEARNING_RATES = (1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1, 3.16e-1, 1.0)
