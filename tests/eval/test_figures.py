@@ -16,6 +16,7 @@ if os.environ.get("KERAS_BACKEND") != "jax":
     pytest.skip("needs the JAX backend", allow_module_level=True)
 
 from eval.__main__ import main
+from eval.commands import report
 from eval.figures import (
     FIGURES,
     ablations,
@@ -127,6 +128,11 @@ def test_mnist_figure_and_the_report_of_it(capsys, tmp_path, inline, data_dir):
     assert "figure_4a.png" in text
     assert "data:image/png;base64," in page
     assert "src=\"figure" not in page
+
+
+def test_the_report_of_this_repository_is_of_its_figures():
+    folder = ROOT / "eval/report"
+    assert (folder / "report.md").read_text() == report.markdown(report.read(folder))
 
 
 def test_every_figure_says_whether_its_claim_holds(capsys, tmp_path, formulas, data_dir):

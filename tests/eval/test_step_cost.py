@@ -1,6 +1,5 @@
 """The benchmark of the step by itself, on every backend."""
 
-import collections
 import json
 import types
 
@@ -10,6 +9,8 @@ import pytest
 
 from eval.__main__ import main
 from eval.benchmark import logging_cost, step_cost
+from eval.runs import networks
+from hrnn_opt import HierarchicalLOpt
 
 
 def test_shapes_add_up_over_three_decades():
@@ -33,15 +34,25 @@ def test_the_step_is_measured_beside_adams(capsys, state_dtype, bytes_):
     assert report["first_call_seconds"] > 0
 
 
-def test_the_step_is_measured_on_the_tensors_of_a_model(capsys, monkeypatch):
-    measured = []
-    monkeypatch.setattr(step_cost, "measure", lambda optimizers, shapes, repeats: (
-        measured.extend(shapes), collections.defaultdict(lambda: collections.defaultdict(int, {
-            "million_parameters_per_second": 1.0})))[1])
-    assert main(["benchmark", "step", "--shapes_of=mnist_conv", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["ratio"] == 1.0
-    kernels = [shape for shape in measured if len(shape) > 1]
-    assert kernels == [(3, 3, 1, 8), (5, 5, 8, 8), (28 * 28 * 8, 10)]
+def state_bytes(variables):
+    """For each parameter, by the optimizer itself."""
+    optimizer = HierarchicalLOpt("default", seed=0)
+    optimizer.build(variables)
+    sizes = [sum(int(np.prod(v.shape)) for v in held) for held in (optimizer.variables, variables)]
+    return 4 * sizes[0] / sizes[1]
+
+
+def test_the_step_is_measured_on_the_tensors_of_a_model(capsys):
+    assert main(["benchmark", "step", "--shapes_of=mnist_conv", "--repeats=1", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    model = networks.build("conv_relu")
+    expected = state_bytes(model.trainable_variables)
+    assert report["state_bytes_per_parameter"] == pytest.approx(expected, rel=1e-6)
+    # It tells the model's tensors from others: matrices have axes, and vectors have not.
+    kernels = [v for v in model.trainable_variables if len(v.shape) > 1]
+    vector = keras.Variable(np.zeros(model.count_params(), "float32"))
+    for others in (kernels, [vector]):
+        assert state_bytes(others) != pytest.approx(expected, rel=1e-4)
 
 
 def test_what_logging_costs_is_measured(capsys, monkeypatch):
