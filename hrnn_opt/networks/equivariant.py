@@ -39,8 +39,9 @@ from hrnn_opt.places.layout import Layout, block_sums
 from hrnn_opt.places.sweep import Moved, sweep
 from hrnn_opt.registry import register
 
-# Of the factor of a tensor's updates, either way.
+# Of the factor of a tensor's updates, and of that of its shrinkage, either way.
 LOG_SIZE_BOUND = math.log(8.0)
+LOG_SHRINKAGE_BOUND = math.log(1e3)
 # Of a mean square over its tensor's: less is not told apart.
 _LEAST_SHARE = 1e-8
 # What a tensor is: logs of its rows and columns, whether it is a matrix, and its place among all.
@@ -92,8 +93,8 @@ class EquivariantRNN(LearnedOptimizer):
 
     a_s are averages of the gradient at S time scales, v its mean squares and V their mean over the
     tensor; h is the Parameter RNN's state. It reads |m_s|, m_s m_{s+1} and log(v / V); the Tensor
-    RNN reads means of these and of h, and what the tensor is, and decides a factor of its updates;
-    the Global RNN reads the mean over tensors, the time, and the share of the training that is done
+    RNN reads means of these and of h, and what the tensor is, and decides factors of its updates
+    and of its shrinkage kappa; the Global RNN reads the mean over tensors, the time, and the share of the training that is done
     where it is known. The two inject biases below them (Wichrowska et al. 2017, section 3.2).
 
     Args:
@@ -132,6 +133,7 @@ class EquivariantRNN(LearnedOptimizer):
             "shortcut", (scales,),
             lambda shape, dtype=None: np.eye(1, shape[0], dtype="float32")[0])
         self.size_weights = weight("size_weights", (t,), "zeros")
+        self.shrinkage_weights = weight("shrinkage_weights", (t,), "zeros")
         start = dict(START)
         # -1 for the newest, then 1 - 0.1^s.
         logits = [start.pop("average_logit"), *(math.log(10.0**s - 1.0) for s in range(1, scales))]
@@ -186,7 +188,8 @@ class EquivariantRNN(LearnedOptimizer):
         of_tensor = accumulators.tensor_mean_square(
             layout, state["tensor_mean_square"], gradient, decays[-1])
         floor = of_tensor * accumulators.shrinkage(
-            steps, self.log_shrinkage, self.log_early_shrinkage)
+            steps, self.log_shrinkage, self.log_early_shrinkage) * self._read(
+                "shrinkage", state, LOG_SHRINKAGE_BOUND)
         moved = sweep(
             self._move, layout, {name: state[name] for name in self._moved_fields},
             (gradient, self._parameter_bias(layout, state), layout.to_lanes(decays),
@@ -197,13 +200,19 @@ class EquivariantRNN(LearnedOptimizer):
             **self._upper_levels(layout, state, layout.mean_of_blocks(children), seen, active),
             "tensor_steps": steps + 1.0, "tensor_mean_square": of_tensor,
             "model_steps": state["model_steps"] + 1.0}
-        read = affine(ops.expand_dims(self.size_weights, 1), upper["tensor_hidden"])[0]
+        size = self._read("size", upper, LOG_SIZE_BOUND)
         upper = keep(
             {name: self.fields[name] for name in upper}, layout, state, upper, active, taken)
         step = Step(
-            moved.rows[0], size=ops.exp(LOG_SIZE_BOUND * ops.tanh(read)), squares=squares[0],
+            moved.rows[0], size=size, squares=squares[0],
             metric=ops.cast(moved.state["mean_square"], "float32"))
         return moved.state | upper, without_inactive(step, layout, active)
+
+    def _read(self, name: str, state: State, bound: float) -> Any:
+        """(..., K) a factor that the Tensor RNN decides, exp(bound tanh(w . h))."""
+        weights = ops.expand_dims(getattr(self, f"{name}_weights"), 1)
+        read = affine(weights, ops.cast(state["tensor_hidden"], "float32"))[0]
+        return ops.exp(bound * ops.tanh(read))
 
     def _move(self, state: State, given: list[Any], used_lanes: Any) -> Moved:
         """The parameters' level, of all blocks or some, given what comes from above."""
