@@ -22,7 +22,7 @@ from hrnn_opt.registry import register
 # Before meta-training. The decays are those that `default` had of old; the shrinkage is that of
 # the equivariant network, whose start is this.
 START = {"average_logit": -1.0, "scale_logit": 4.6, "log_shrinkage": math.log(1e-4),
-         "log_early_shrinkage": 0.0}
+         "log_early_shrinkage": math.log(0.1)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Direction(LearnedOptimizer):
     their mean squares v, which are shrunk towards their tensor's mean V.
 
     a <- b a + (1 - b) g, v <- c v + (1 - c) g^2, with b at most sigmoid(-1) = 0.27 and c at most
-    sigmoid(4.6) = 0.99, and kappa(t) = 1e-4 + 1 / (1 + t) (see `accumulators.py`). Momentum is the
+    sigmoid(4.6) = 0.99, and kappa(t) = 1e-4 + 0.1 / (1 + t) (see `accumulators.py`). Momentum is the
     business of the averaging around it.
 
     Args:
