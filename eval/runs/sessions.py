@@ -14,7 +14,6 @@ from eval.runs.session import EVALUATION_BATCH, Session
 from hrnn_opt.places.backend import no_gradient
 
 
-
 def start(model: keras.Model, optimizer: keras.optimizers.Optimizer, x: np.ndarray, y: np.ndarray,
           order: np.ndarray) -> Session:
     """A network in training.

@@ -39,8 +39,8 @@ class Direction(LearnedOptimizer):
     their mean squares v, which are shrunk towards their tensor's mean V.
 
     a <- b a + (1 - b) g, v <- c v + (1 - c) g^2, with b at most sigmoid(-1) = 0.27 and c at most
-    sigmoid(4.6) = 0.99, and kappa(t) = 1e-4 + 0.1 / (1 + t) (see `accumulators.py`). Momentum is the
-    business of the averaging around it.
+    sigmoid(4.6) = 0.99, and kappa(t) = 1e-4 + 0.1 / (1 + t) (see `accumulators.py`). Momentum is
+    the business of the averaging around it.
 
     Args:
         config: has no switches.

@@ -94,8 +94,9 @@ class EquivariantRNN(LearnedOptimizer):
     a_s are averages of the gradient at S time scales, v its mean squares and V their mean over the
     tensor; h is the Parameter RNN's state. It reads |m_s|, m_s m_{s+1} and log(v / V); the Tensor
     RNN reads means of these and of h, and what the tensor is, and decides factors of its updates
-    and of its shrinkage kappa; the Global RNN reads the mean over tensors, the time, and the share of the training that is done
-    where it is known. The two inject biases below them (Wichrowska et al. 2017, section 3.2).
+    and of its shrinkage kappa; the Global RNN reads the mean over tensors, the time, and the share
+    of the training that is done where it is known. The two inject biases below them (Wichrowska et
+    al. 2017, section 3.2).
 
     Args:
         config: its sizes.

@@ -8,15 +8,11 @@ import numpy as np
 import pytest
 
 import problems
-from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig
-from hrnn_opt.files.resolve import resolve
+from hrnn_opt import Alignment, Averaging, Direction, Rescaling
 from problems.datasets import Digits
 from train.config import TrainConfig
 from train.tasks import Family
 
-SWITCHES = dict(
-    step_size="normalized", averaging=0.9, update_scale_decay=0.99, bounded_updates=True,
-    width_exponent=0.5)
 NOISY = problems.FullyConnected(64, 10, (32,), data=Digits(), samples=1500, batch_size=32)
 
 
@@ -24,19 +20,18 @@ NOISY = problems.FullyConnected(64, 10, (32,), data=Digits(), samples=1500, batc
 def _trained(problem: problems.Problem, control: bool, rates: tuple[float, ...], steps: int = 1000):
     """(M,) losses relative to the start, and rates after so many steps, of runs from these rates
     that are alike in all else."""
-    network = HierarchicalRNN(
-        HierarchicalRNNConfig(**SWITCHES, alignment_control=control), seed=0)
+    core = Rescaling(Direction())
+    network = Averaging(Alignment(core) if control else core)
     config = TrainConfig(models=len(rates), unroll=steps, objective_every=steps)
     family = Family([problem], network, config)
     tasks = jax.jit(family.draw)(jax.random.key(0))
     alike = jax.tree.map(
         lambda x: jnp.broadcast_to(x[:1], x.shape), tasks._replace(state=None))
-    tasks = alike._replace(
-        state=tasks.state._replace(true_parameters=alike.location), learning_rate=jnp.array(rates))
+    tasks = alike._replace(state=tasks.state, learning_rate=jnp.array(rates))
     meta = {name: v.value for name, v in network.meta_parameters.items()}
     done = jax.jit(lambda meta: family.unroll(meta, tasks, steps)[1])(meta)
-    losses = family.objective(done.instance, done.location, done.state) / done.first_objective
-    factor = np.exp(done.state.log_step_size) if control else 1.0
+    losses = family.objective(done.instance, done.place) / done.first_objective
+    factor = np.exp(done.state["log_step_size"]) if control else 1.0
     return np.array(losses), np.array(rates) * factor
 
 
@@ -62,12 +57,3 @@ def test_steps_grow_where_gradients_have_no_noise(problem):
     (uncontrolled,), _ = _trained(problem, False, (1e-3,), 500)
     assert found > 0.01
     assert loss < 0.02 * uncontrolled
-
-
-def test_the_shipped_default_is_drawn_with_it():
-    shipped = resolve("default")
-    config = HierarchicalRNNConfig(**SWITCHES, alignment_control=True, rotation_limit=128)
-    assert shipped.config == config
-    assert shipped.learning_rate == 8e-3
-    for name, variable in HierarchicalRNN(config, seed=0).meta_parameters.items():
-        np.testing.assert_allclose(shipped.arrays[name], variable.value, rtol=1e-6)

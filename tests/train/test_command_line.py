@@ -34,7 +34,7 @@ def test_on_a_problem_of_ones_own(tmp_path):
         "3", "--validate_every", "0", "--out", "runs/mine")
     assert done.returncode == 0, done.stderr
     out = tmp_path / "runs/mine"
-    assert Pretrained.load(out / "last.safetensors").config.parameter_units == 2
+    assert Pretrained.load(out / "last.safetensors").config.core.parameter_units == 2
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert all("Valley" in name for line in lines for name in line["losses"])

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import problems
-from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig
-from train import estimators, machine
+from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig, Seen
+from train import estimators, lengths, machine
 from train.config import TrainConfig
+from train.meta_optimizer import clean
 from train.programs import Program
-from train.tasks import Family, Tasks
+from train.tasks import Family, Place, Tasks
 from train.trainer import Trainer
 
 
@@ -23,7 +24,7 @@ def _tasks(models: int, state: jax.Array, horizon: int) -> Tasks:
         key=jnp.zeros((models, 2), jnp.uint32), spec=zeros, step=zeros,
         horizon=jnp.full((models,), horizon, jnp.int32), lost=jnp.zeros((models,), bool),
         learning_rate=jnp.ones(models), first_objective=jnp.ones(models), instance=(),
-        location=state, state=None)
+        place=Place(state, None), state={})
 
 
 class _Toy:
@@ -61,8 +62,8 @@ class _Walk(_Toy):
     """
 
     def unroll(self, meta, tasks, length):
-        state = tasks.location + meta["x"]
-        return state**2, tasks._replace(step=tasks.step + length, location=state)
+        state = tasks.place.location + meta["x"]
+        return state**2, tasks._replace(step=tasks.step + length, place=Place(state, None))
 
 
 def _mean_gradient(estimator, meta, truncations, seed=0):
@@ -88,15 +89,16 @@ def test_es_converges_to_the_slope_of_the_smoothed_objective():
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 5])
-def test_pes_is_unbiased_across_truncations_where_tbptt_is_not(horizon):
+@pytest.mark.parametrize("kind", [estimators.PES, estimators.NRES])
+def test_evolution_is_unbiased_across_truncations_where_tbptt_is_not(kind, horizon):
     config = TrainConfig(estimator="pes", perturbation=0.1, members=4000, models=2, unroll=1)
     meta = {"x": jnp.float32(0.7)}
     t = np.arange(1, horizon + 1)
     exact, truncated = 2 * 0.7 * np.mean(t**2), 2 * 0.7 * np.mean(t)
 
-    pes = _mean_gradient(estimators.PES(_Walk(config, horizon), config), meta, 10 * horizon)
+    found = _mean_gradient(kind(_Walk(config, horizon), config), meta, 10 * horizon)
     # Members are independent, the truncations of one are not.
-    members = pes.mean(axis=0)
+    members = found.mean(axis=0)
     error = members.std() / np.sqrt(members.size)
     assert abs(members.mean() - exact) < 4 * error
     assert error < 0.02 * exact
@@ -105,6 +107,54 @@ def test_pes_is_unbiased_across_truncations_where_tbptt_is_not(horizon):
     assert tbptt.mean() == pytest.approx(truncated, rel=1e-5)
     if horizon > 1:
         assert abs(truncated - exact) > 10 * error
+
+
+@pytest.mark.parametrize("horizon", [1, 4])
+def test_full_is_the_exact_gradient_of_whole_runs(horizon):
+    config = TrainConfig(estimator="full", members=2, models=2, unroll=1, run_range=(1, 9))
+    full, meta = estimators.Full(_Walk(config, 99), config), {"x": jnp.float32(0.7)}
+    t = np.arange(1, horizon + 1)
+    for key in (0, 1):
+        state = full.init(jax.random.key(key), meta)
+        estimate, after = full.estimate(meta, state, jax.random.key(0), horizon)
+        np.testing.assert_allclose(
+            estimate.gradients["x"], 2 * 0.7 * np.mean(t**2), rtol=1e-5)
+        # All end with the last segment, whatever length was drawn for them.
+        assert np.all(Family.ended(after)) and np.all(after.step == horizon)
+
+
+def test_runs_keep_their_noise_until_they_end():
+    config = TrainConfig(estimator="nres", perturbation=0.1, members=3, models=2, unroll=1)
+    nres, meta = estimators.NRES(_Walk(config, 2), config), {"x": jnp.float32(0.7)}
+    state, changes = nres.init(jax.random.key(0), meta), []
+    for key in jax.random.split(jax.random.key(1), 4):
+        if nres.ended(state):
+            state = nres.renew(state, key)
+        _, state = nres.estimate(meta, state, key, 1)
+        changes.append(np.array(state.change["x"]))
+    np.testing.assert_array_equal(changes[0], changes[1])
+    np.testing.assert_array_equal(changes[2], changes[3])
+    assert np.all(changes[0] != changes[2]) and len(set(changes[0])) == 3
+
+
+def test_lengths_of_whole_runs_are_drawn_from_their_range():
+    config = TrainConfig(estimator="full", unroll=50, run_range=(400, 1600))
+    drawn = np.array([lengths.segments(config, step) for step in range(2000)])
+    assert drawn.min() == 8 and drawn.max() == 32
+    # Log-uniform: half of them are below the geometric mean.
+    assert np.mean(drawn < 16) == pytest.approx(0.5, abs=0.05)
+
+
+def test_members_out_of_bounds_are_left_out_and_counted():
+    config = TrainConfig(norm_limit=10.0, clip_member=0.0)
+    gradients = {"a": jnp.array([[3.0, 4.0], [600.0, 0.0], [np.nan, 0.0], [3.0, -4.0]])}
+    cleaned = clean(gradients, config)
+    np.testing.assert_allclose(cleaned.gradient["a"], [3.0, 0.0], rtol=1e-6)
+    assert float(cleaned.left_out) == 0.5
+    # Two of norm 5 whose mean has norm 3.
+    assert float(cleaned.signal) == pytest.approx(0.6)
+    everything = clean({"a": 100 * gradients["a"]}, config)
+    assert float(everything.left_out) == 1 and not np.any(everything.gradient["a"])
 
 
 def test_mix_weighs_by_the_other_ones_variance():
@@ -140,17 +190,17 @@ def test_tbptt_over_one_truncation_is_the_exact_gradient(lookahead, objective, s
     def run(meta, tasks, m):
         instance = jax.tree.map(lambda leaf: leaf[m], tasks.instance)
         key = jax.random.fold_in(jax.random.wrap_key_data(tasks.key[m]), 2)
-        true = location = tasks.location[m]
+        true = location = tasks.place.location[m]
         first = problem.objective(tuple(family.layout.unflatten(true)), instance)
         inner = network.stateless_init_state(
-            meta, family.layout, tasks.state.log_learning_rate[m], true)
+            meta, family.layout, log_rates=tasks.state["log_learning_rate"][m])
         terms = []
         for n in range(steps):
             batch = jax.tree.map(lambda leaf: leaf[0], problem.batches(key, n, 1, instance))
             gradient = problem.gradient(tuple(family.layout.unflatten(location)), instance, batch)
             inner, step = network.stateless_step(
-                meta, family.layout, inner, family.layout.flatten(gradient))
-            location = true - step.attended_update if lookahead else true - step.update
+                meta, family.layout, inner, Seen(family.layout.flatten(gradient)))
+            location = true - step.ahead if lookahead else true - step.update
             true = true - step.update
             f = problem.objective(tuple(family.layout.unflatten(true)), instance) / (first + 1e-6)
             terms.append(jnp.log(f + 1e-6) if objective == "log" else f)
@@ -170,11 +220,11 @@ def test_tbptt_over_one_truncation_is_the_exact_gradient(lookahead, objective, s
                 estimate.gradients[name][g], expected, atol=2e-4 * scale, err_msg=name)
 
 
-@pytest.mark.parametrize("estimator", ["tbptt", "es", "pes"])
+@pytest.mark.parametrize("estimator", ["tbptt", "full", "es", "pes", "nres"])
 def test_only_what_is_trainable_moves(estimator):
     trainer = Trainer(TrainConfig(
         suite="bowl", trainable="direction_.*", estimator=estimator, members=1, models=1,
-        families=1, unroll=2, warmup=0))
+        families=1, unroll=2, run_range=(2, 2), warmup=0))
     before = {name: np.array(value) for name, value in trainer.meta.items()}
     trainer.run_step()
     trainer.run_step()

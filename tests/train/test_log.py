@@ -119,8 +119,8 @@ def test_states_are_those_of_the_parameters_without_the_padding():
         for n, shape in zip(family.layout.sizes, family.layout.shapes)]
     buffer = family.layout.flatten(numbers)
     empty = jnp.full_like(buffer, np.nan)
-    trained.states[index] = tasks._replace(state=tasks.state._replace(
-        log_learning_rate=jnp.where(buffer == 0, empty, buffer)))
+    trained.states[index] = tasks._replace(state=tasks.state | {
+        "log_learning_rate": jnp.where(buffer == 0, empty, buffer)})
     found = trained.optimizer_states()[f"log learning rate/{family.name}"]
     # Each tensor's first number is 0, and so is the padding.
     assert np.isnan(found).sum() == family.layout.tensors

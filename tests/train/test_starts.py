@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import problems
-from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig
+from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig, Seen
 from hrnn_opt.files.resolve import resolve
 from hrnn_opt.networks.hrnn.starts import controlled
 from hrnn_opt.places.layout import Layout
@@ -56,10 +56,10 @@ def test_the_tensors_tell_noise_from_gradients_that_agree(network, gradients, lo
     def run(given):
         def step(state, gradient):
             flat = layout.flatten([gradient.reshape(64, 32)])
-            state, _ = network.step(layout, state, flat)
-            return state, state.tensor_hidden[0, 0]
+            state, _ = network.step(layout, state, Seen(flat))
+            return state, state["tensor_hidden"][0, 0]
 
-        return jax.lax.scan(step, network.init_state(layout, rates), given)[1]
+        return jax.lax.scan(step, network.init_state(layout, log_rates=rates), given)[1]
 
     told = run(gradients(jax.random.key(0), 2048))
     assert low <= np.mean(told[STEPS // 2:]) <= high
@@ -72,13 +72,13 @@ def test_it_learns_from_initial_rates_three_decades_apart(network):
         64, 10, (32,), data=Digits(), samples=1500, batch_size=32)], network, config)
     tasks = jax.jit(family.draw)(jax.random.key(0))
     log_rates = jnp.broadcast_to(
-        jnp.log(jnp.array(rates))[:, None, None], tasks.state.log_learning_rate.shape)
-    tasks = tasks._replace(state=tasks.state._replace(log_learning_rate=log_rates))
+        jnp.log(jnp.array(rates))[:, None, None], tasks.state["log_learning_rate"].shape)
+    tasks = tasks._replace(state=tasks.state | {"log_learning_rate": log_rates})
 
     def losses(of):
         meta = {name: v.value for name, v in of.meta_parameters.items()}
         done = jax.jit(lambda meta: family.unroll(meta, tasks, 2000)[1])(meta)
-        return family.objective(done.instance, done.location, done.state) / done.first_objective
+        return family.objective(done.instance, done.place) / done.first_objective
 
     slowest, *others = losses(network)
     assert slowest < 0.5 and max(others) < 0.12
@@ -93,7 +93,7 @@ def test_training_starts_from_it(network):
 
 def test_the_shipped_weights_of_the_papers_form_are_meta_trained_from_it(network):
     shipped = resolve("paper")
-    assert shipped.config == network.config and shipped.initial_learning_rate == 1e-2
+    assert shipped.config == network.network_config and shipped.initial_learning_rate == 1e-2
     held = re.compile("global_start|global_rnn/|learning_rate_")
     for name, variable in network.meta_parameters.items():
         moved = np.abs(shipped.arrays[name] - np.array(variable))
@@ -107,9 +107,9 @@ def test_another_form_is_refused():
     config = HierarchicalRNNConfig(lookahead=True)
     with pytest.raises(ValueError, match="`network` must have the default switches"):
         controlled(HierarchicalRNN(config))
-    with pytest.raises(ValueError, match="`network` must have the default switches"):
-        Trainer(TrainConfig(
-            suite="bowl", network={"kind": "coordinatewise_lstm"}, start="controlled"))
+    with pytest.raises(ValueError, match=r"`start` must be one of \['drawn'\] for this network"):
+        TrainConfig(
+            suite="bowl", network={"kind": "coordinatewise_lstm"}, start="controlled")
     with pytest.raises(ValueError, match="`start` must be 'drawn' with initial_weights"):
         TrainConfig(start="controlled", initial_weights="some.safetensors")
     with pytest.raises(ValueError, match="`start` must be one of"):
