@@ -73,11 +73,11 @@ class Seen(NamedTuple):
 
     Attributes:
         gradient: (..., B, L) at the location where the caller takes gradients.
-        parameters: (..., B, L) the parameters that are trained.
+        parameters: (..., B, L) the anchor (see `iterates.py`).
         loss: (...) of the batch that the gradient is of; None where nobody knows.
         progress: (...) share of the training that is done, from 0 to 1; None where nobody knows.
-        offset: (..., B, L) the parameters that are trained less the location of the gradient; None
-            where they are the same.
+        offset: (..., B, L) the anchor less the location of the gradient; None where they are the
+            same.
     """
 
     gradient: Any

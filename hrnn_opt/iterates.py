@@ -1,13 +1,17 @@
-"""What a step moves: where the parameters, the gradients and the fast iterate are.
+"""What a step moves: where the anchor, the gradients and the fast iterate are.
 
-Keras's variables hold the location at which the next gradient is taken. The parameters that are
-trained are that location plus an offset, which is kept where they differ.
+Keras's variables hold the location at which the next gradient is taken. The anchor is that location
+plus an offset, which is kept where they differ.
 
-| scheme | trained parameters x | location of gradients | fast iterate |
-|---|---|---|---|
-| `Plain` | what the steps move | x | x |
-| `Lookahead` | what the steps move | the old x less the step's `ahead` | x |
-| `Averaging` | average of all z | (1 - share) z + share x | z |
+| scheme | anchor x | location y of gradients | fast iterate | what is trained |
+|---|---|---|---|---|
+| `Plain` | what the steps move | x | x | x |
+| `Lookahead` | what the steps move | the old x less the step's `ahead` | x | x |
+| `Averaging` | average of all z | (1 - share) z + share x | z | y |
+
+With averaging, what is trained, shown, saved and restored is the location of gradients, which the
+model's variables hold all the time, and not the average: nothing is put in its place when training
+ends, and losses are lower there (`lab/35-where-averaging-ends.md`).
 """
 
 from __future__ import annotations
@@ -21,27 +25,30 @@ class Iterates(abc.ABC):
     """One scheme.
 
     Attributes:
-        attends: the location of gradients is not that of the parameters.
+        keeps_offset: the anchor is elsewhere than the location of gradients.
+        attends: it is the anchor that is trained, so that the model's variables hold another
+            location while training.
         decays_update: weight decay adds to the update, where it else shrinks the parameters first.
     """
 
-    attends: bool = True
+    keeps_offset: bool = True
+    attends: bool = False
     decays_update: bool = False
 
     @abc.abstractmethod
     def move(
-        self, parameters: Any, offset: Any, update: Any, ahead: Any, weight: Any
+        self, anchor: Any, offset: Any, update: Any, ahead: Any, weight: Any
     ) -> tuple[Any, Any]:
         """One step.
 
         Args:
-            parameters: x, after weight decay.
+            anchor: x, after weight decay.
             offset: x less the location of the gradient, before it; None where they are the same.
             update, ahead: of the `Step`, times the learning rate.
             weight: of the `Step`.
 
         Returns:
-            The new parameters, and the location of the next gradient.
+            The new anchor, and the location of the next gradient.
         """
 
 
@@ -49,19 +56,21 @@ class Iterates(abc.ABC):
 class Plain(Iterates):
     """Gradients are taken at the parameters."""
 
-    attends = False
+    keeps_offset = False
 
-    def move(self, parameters, offset, update, ahead, weight):
-        parameters = parameters - update
-        return parameters, parameters
+    def move(self, anchor, offset, update, ahead, weight):
+        anchor = anchor - update
+        return anchor, anchor
 
 
 @dataclasses.dataclass(frozen=True)
 class Lookahead(Iterates):
     """Gradients are taken where the network looks (Wichrowska et al. 2017, section 3.3.1)."""
 
-    def move(self, parameters, offset, update, ahead, weight):
-        return parameters - update, parameters - ahead
+    attends = True
+
+    def move(self, anchor, offset, update, ahead, weight):
+        return anchor - update, anchor - ahead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +87,8 @@ class Averaging(Iterates):
     share: float = 0.9
     decays_update = True
 
-    def move(self, parameters, offset, update, ahead, weight):
+    def move(self, anchor, offset, update, ahead, weight):
         rest = 1.0 - self.share
         behind = offset / rest + update  # x - z
-        parameters = parameters - weight * behind
-        return parameters, parameters - rest * (1.0 - weight) * behind
+        anchor = anchor - weight * behind
+        return anchor, anchor - rest * (1.0 - weight) * behind

@@ -30,16 +30,16 @@ class Place(NamedTuple):
 
     Attributes:
         location: (M, B, L) where the next gradient is taken.
-        offset: (M, B, L) the parameters that are trained less the location; None where they are the
-            same.
+        offset: (M, B, L) the anchor (see `hrnn_opt/iterates.py`) less the location; None where
+            they are the same.
     """
 
     location: jax.Array
     offset: jax.Array | None
 
     @property
-    def parameters(self) -> jax.Array:
-        """(M, B, L) the parameters that are trained."""
+    def anchor(self) -> jax.Array:
+        """(M, B, L) the anchor."""
         return self.location if self.offset is None else self.location + self.offset
 
 
@@ -130,7 +130,7 @@ class Family:
             jax.random.fold_in(rate_key, 1), *self.config.learning_rate, (models,))
         # The RNNs' start vectors are meta-parameters: `unroll` puts them in, differentiably.
         state = self.network.init_state(self.layout, (models,), log_rates)
-        offset = jnp.zeros_like(location) if self.network.iterates.attends else None
+        offset = jnp.zeros_like(location) if self.network.iterates.keeps_offset else None
         return Tasks(
             key=jax.vmap(jax.random.key_data)(run_keys),
             spec=spec,
@@ -230,22 +230,22 @@ class Family:
         done = (tasks.step + offset) / tasks.horizon
         state, step = self.network.stateless_step(
             meta, self.layout, state,
-            Seen(gradient, parameters=place.parameters, progress=done, offset=away))
+            Seen(gradient, parameters=place.anchor, progress=done, offset=away))
         step = sized(step, self.layout)
         rate = tasks.learning_rate
         if self.config.learning_rate_schedule == "cosine":
             rate = rate * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(done, 0.0, 1.0)))
         rate = rate[:, None, None]
-        parameters, location = self.network.iterates.move(
-            place.parameters, away, rate * step.update,
+        anchor, location = self.network.iterates.move(
+            place.anchor, away, rate * step.update,
             None if step.ahead is None else rate * step.ahead,
             None if step.weight is None else step.weight[:, None, None])
-        return Place(location, None if away is None else parameters - location), state
+        return Place(location, None if away is None else anchor - location), state
 
     def objective(self, instance: Any, place: Place) -> jax.Array:
-        """(M,) noise-free objective on all data, at the parameters themselves."""
-        return jax.vmap(self.problem.objective)(
-            tuple(self.layout.unflatten(place.parameters)), instance)
+        """(M,) noise-free objective on all data, at what is trained."""
+        at = place.anchor if self.network.iterates.attends else place.location
+        return jax.vmap(self.problem.objective)(tuple(self.layout.unflatten(at)), instance)
 
     def _meta_objective(self, objectives: jax.Array, first: jax.Array) -> jax.Array:
         """log(f / (f_0 + 1e-6) + 1e-6), or f / f_0 (paper, section 4.2), finite whatever f is."""

@@ -114,7 +114,7 @@ def build(name: str, *, learning_rate: float | None, schedule: str, steps: int,
     settings = {"learning_rate": learning_rate, **settings}
     settings = {key: value for key, value in settings.items() if value is not None}
     if name == LEARNED:
-        from hrnn_opt import HierarchicalLOpt
+        from hrnn_opt import LearnedOpt
 
-        return HierarchicalLOpt(**settings)
+        return LearnedOpt(**settings)
     return {**TUNED, **UNTUNED}[name](**settings)

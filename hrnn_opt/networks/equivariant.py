@@ -218,7 +218,8 @@ class EquivariantRNN(LearnedOptimizer):
     def _move(self, state: State, given: list[Any], used_lanes: Any) -> Moved:
         """The parameters' level, of all blocks or some, given what comes from above."""
         scales = self.config.time_scales
-        gradient, bias, decays, (of_tensor, floor) = given
+        gradient, bias, decays, means = given
+        of_tensor, floor = ops.unstack(means, 2)
         averages = decays[:scales] * state["averages"] + (1.0 - decays[:scales]) * gradient
         kept = decays[scales]
         mean_square = kept * state["mean_square"] + (1.0 - kept) * ops.square(gradient)

@@ -1,4 +1,4 @@
-"""Schedule-free averaging (Defazio et al. 2024): the average of all iterates is what is trained."""
+"""Schedule-free averaging (Defazio et al. 2024): gradients are taken near the iterates' average."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Averaging(Rule):
         return iterates.Averaging(self.config.share)
 
     def __init__(self, inner, config=None, **options):
-        if inner.iterates.attends:
+        if inner.iterates.keeps_offset:
             raise ValueError(
                 "`inner` must take gradients at its parameters, where averaging is around it.")
         super().__init__(inner, config, **options)

@@ -53,7 +53,7 @@ class _Side(NamedTuple):
     place: slice
 
 
-def _orthonormal(matrices: Any, wanted: Any) -> Any:
+def _orthonormal(matrices: Any) -> Any:
     """(..., n, n) the orthogonal factor Q of each matrix, Q R with R's diagonal positive.
 
     By Gram and Schmidt, with each column made orthogonal twice, which is enough (Giraud et al.
@@ -62,11 +62,9 @@ def _orthonormal(matrices: Any, wanted: Any) -> Any:
 
     Args:
         matrices: (..., n, n) regular ones.
-        wanted: () boolean: if false there is nothing to be done, and zeros come back.
     """
     size = matrices.shape[-1]
-    columns = size * ops.cast(wanted, "int32")
-    return ops.fori_loop(0, columns, _next_column, (matrices, ops.zeros_like(matrices)))[1]
+    return ops.fori_loop(0, size, _next_column, (matrices, ops.zeros_like(matrices)))[1]
 
 
 def _next_column(k: Any, matrices_and_basis: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -165,19 +163,23 @@ class Axes:
 
         due = ops.logical_or(steps < _INTERVAL, ops.equal(ops.mod(steps, _INTERVAL), 0.0))
         turned = due[..., None, None, None]
-        old_axes = self._split(axes)
-        new_axes = list(old_axes)
-        for sides in self._of_one_size:
-            old = ops.concatenate([old_axes[i] for i in sides], axis=-3)
-            moment = ops.concatenate([new_moments[i] for i in sides], axis=-3)
-            basis = _orthonormal(ops.matmul(moment, old) + _SHIFT * old, ops.any(due))
-            end = 0
-            for i in sides:
-                start, end = end, end + self._sides[i].count
-                new_axes[i] = ops.where(
-                    ops.logical_and(turned, known[self._sides[i].group]),
-                    basis[..., start:end, :, :], old_axes[i])
-        return self._joined(new_moments), self._joined(new_axes)
+
+        def turn() -> Any:
+            old_axes = self._split(axes)
+            new_axes = list(old_axes)
+            for sides in self._of_one_size:
+                old = ops.concatenate([old_axes[i] for i in sides], axis=-3)
+                moment = ops.concatenate([new_moments[i] for i in sides], axis=-3)
+                basis = _orthonormal(ops.matmul(moment, old) + _SHIFT * old)
+                end = 0
+                for i in sides:
+                    start, end = end, end + self._sides[i].count
+                    new_axes[i] = ops.where(
+                        ops.logical_and(turned, known[self._sides[i].group]),
+                        basis[..., start:end, :, :], old_axes[i])
+            return self._joined(new_axes)
+
+        return self._joined(new_moments), ops.cond(ops.any(due), turn, lambda: axes)
 
     def turn(
         self, axes: Any, tensors: Sequence[Any], back: bool = False, cleaned: bool = False

@@ -30,20 +30,22 @@ def _learned(model: keras.Model) -> list[LearnedOpt]:
 class SwapLookahead(keras.callbacks.Callback):
     """Puts the true parameters into the model for evaluation, and the attended location back.
 
-    With lookahead, and with averaging, the model's variables hold, between steps, the location at
-    which the next gradient is taken. This callback lets evaluation and prediction inside `fit` see
-    the parameters themselves. The end of training needs no callback: `fit` leaves the true
-    parameters in the model. To evaluate their moving average, use `keras.callbacks.SwapEMAWeights`
-    in its place.
+    With lookahead, the model's variables hold, between steps, the location at which the next
+    gradient is taken. This callback lets evaluation and prediction inside `fit` see the parameters
+    themselves, and keeps them in from there to the beginning of the next epoch: what other
+    callbacks show, save or restore, wherever they stand, is then one thing. The end of training
+    needs no callback: `fit` leaves the true parameters in the model. To evaluate their moving
+    average, use `keras.callbacks.SwapEMAWeights` in its place.
+
+    Without lookahead there is nothing to swap, and the callback does nothing.
 
     Args:
-        swap_on_epoch: also from the end of an epoch to the beginning of the next, so that callbacks
-            after this one (`ModelCheckpoint`, say) see the true parameters. Training that is
-            resumed from such a checkpoint takes its first gradient at them.
+        swap_on_epoch: also where an epoch ends without validation. Training that is resumed from a
+            checkpoint of true parameters takes its first gradient at them.
 
     Raises:
-        ValueError: at the first swap, if the model's optimizer is no `LearnedOpt` with
-            lookahead or averaging and has none inside.
+        ValueError: at the first swap, if the model's optimizer is no `LearnedOpt` and has none
+            inside.
 
     Example:
 
@@ -53,22 +55,22 @@ class SwapLookahead(keras.callbacks.Callback):
     def __init__(self, swap_on_epoch: bool = False) -> None:
         super().__init__()
         self.swap_on_epoch = swap_on_epoch
+        self._training = False
         # The attended locations for each optimizer, while the true parameters are in.
         self._attended: list[list[np.ndarray]] | None = None
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         # A run that was interrupted by an error has left the true parameters in, for good.
-        self._attended = None
+        self._attended, self._training = None, False
 
     def _optimizers(self) -> list[LearnedOpt]:
-        found = [optimizer for optimizer in _learned(self.model) if optimizer.attends]
+        found = _learned(self.model)
         if not found:
             raise ValueError(
-                "`SwapLookahead` needs a model compiled with LearnedOpt with lookahead or "
-                "averaging, got "
+                "`SwapLookahead` needs a model compiled with LearnedOpt, got "
                 f"{type(_compiled(self.model)).__name__}.")
-        return found
+        return [optimizer for optimizer in found if optimizer.attends]
 
     def _put_true(self) -> None:
         if self._attended is not None:
@@ -86,9 +88,11 @@ class SwapLookahead(keras.callbacks.Callback):
             optimizer.put_attended(locations)
         self._attended = None
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._training = True
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        if self.swap_on_epoch:
-            self._put_attended()
+        self._put_attended()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self.swap_on_epoch:
@@ -96,19 +100,21 @@ class SwapLookahead(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         # `fit` has left the true parameters in the model.
-        self._attended = None
+        self._attended, self._training = None, False
 
     def on_test_begin(self, logs: Any = None) -> None:
         self._put_true()
 
     def on_test_end(self, logs: Any = None) -> None:
-        self._put_attended()
+        if not self._training:
+            self._put_attended()
 
     def on_predict_begin(self, logs: Any = None) -> None:
         self._put_true()
 
     def on_predict_end(self, logs: Any = None) -> None:
-        self._put_attended()
+        if not self._training:
+            self._put_attended()
 
 
 class LearningRateDynamics(keras.callbacks.Callback):

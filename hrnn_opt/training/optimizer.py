@@ -157,7 +157,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
     @property
     def attends(self) -> bool:
         """Whether the model's variables, while training, hold another location than the parameters
-        that are trained: with lookahead, and with averaging."""
+        that are trained: with lookahead."""
         return self._iterates.attends
 
     @property
@@ -212,7 +212,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
         state = network.init_state(self._layout, log_rates=rates)
         # The true parameters are kept as their offset from the model's variables: whoever sets
         # those (`load_weights` between two calls of `fit`, say) sets both.
-        if self.attends:
+        if self._iterates.keeps_offset:
             self._offset = self.add_variable(
                 (self._layout.blocks, self._layout.lanes), dtype="float32",
                 name="lookahead_offset", layout=self._layout.sharding(2))
@@ -335,12 +335,13 @@ class LearnedOpt(keras.optimizers.Optimizer):
         rate = ops.cast(learning_rate, "float32")
         updates = layout.unflatten(step.update)
         aheads = None if step.ahead is None else layout.unflatten(step.ahead)
-        if self.attends:
+        keeps_offset = self._iterates.keeps_offset
+        if keeps_offset:
             offsets = layout.unflatten(self._offset)
         for k in np.flatnonzero(present):
             variable, offset, ahead = given[self._members[k]][1], None, None
             start = _at_least_32_bits(variable)
-            if self.attends:
+            if keeps_offset:
                 offset = ops.cast(offsets[k], start.dtype)
                 start = start + offset
             update = ops.cast(rate * updates[k], start.dtype)
@@ -355,15 +356,15 @@ class LearnedOpt(keras.optimizers.Optimizer):
             weight = None if step.weight is None else ops.cast(step.weight, start.dtype)
             moved, location = self._iterates.move(start, offset, update, ahead, weight)
             moves = ops.logical_and(taken, active[k]) if self._holds else taken
-            if self.attends:
+            if keeps_offset:
                 moved, location = _constrained(variable, moved), _constrained(variable, location)
             location = ops.cast(location, variable.dtype)
-            if self.attends:
+            if keeps_offset:
                 offsets[k] = ops.where(
                     moves, ops.cast(moved - ops.cast(location, moved.dtype), "float32"),
                     offsets[k])
             self.assign(variable, ops.where(moves, location, ops.convert_to_tensor(variable)))
-        if self.attends:
+        if keeps_offset:
             self.assign(self._offset, layout.flatten(offsets))
         for name, variable in self._state_variables.items():
             self.assign(variable, ops.cast(new[name], variable.dtype))
@@ -378,13 +379,14 @@ class LearnedOpt(keras.optimizers.Optimizer):
 
     def _seen(self, gradient: Any, given: dict[int, tuple[Any, keras.Variable]]) -> Seen:
         """What the network needs to see, of the parameters that take part."""
-        offset = ops.convert_to_tensor(self._offset) if self.attends else None
+        keeps_offset = self._iterates.keeps_offset
+        offset = ops.convert_to_tensor(self._offset) if keeps_offset else None
         parameters = None
         if "parameters" in self._needs:
             parameters = self._layout.flatten([
                 ops.cast(given[i][1], "float32") if i in given else ops.zeros(shape)
                 for i, shape in zip(self._members, self._layout.shapes)])
-            if self.attends:
+            if keeps_offset:
                 parameters = parameters + offset
         return Seen(gradient, parameters, offset=offset if "offset" in self._needs else None)
 
@@ -450,7 +452,8 @@ class LearnedOpt(keras.optimizers.Optimizer):
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable]
     ) -> None:
         super()._backend_apply_gradients(grads, trainable_variables)
-        if self.attends and self._members and self.use_ema and self.ema_overwrite_frequency:
+        keeps_offset = self._iterates.keeps_offset and self._members
+        if keeps_offset and self.use_ema and self.ema_overwrite_frequency:
             # Keras has put the average into the model's variables: it replaces the parameters too.
             overwritten = ops.equal((self.iterations + 1) % self.ema_overwrite_frequency, 0)
             offset = ops.convert_to_tensor(self._offset)
@@ -477,7 +480,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
         buffers = [
             variable for name, variable in self._state_variables.items()
             if self._fields[name].of == "parameter"]
-        if self.attends and self._members:
+        if self._iterates.keeps_offset and self._members:
             buffers.append(self._offset)
         below = {id(variable) for variable in buffers}
         return {str(i): v for i, v in enumerate(self.variables) if id(v) in below}

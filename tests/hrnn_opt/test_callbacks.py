@@ -55,10 +55,12 @@ def test_evaluation_sees_the_true_parameters_and_training_is_not_changed():
     without, with_swap = run(plain, []), run(swapped, [SwapLookahead()])
     # Without it evaluation sees the attended location.
     assert not any(map(same, without["test"])) and all(map(same, with_swap["test"]))
-    assert not any(map(same, with_swap["epoch end"]))
+    # What callbacks find after evaluation is what it has seen; then training goes on as it did.
+    assert all(map(same, with_swap["epoch end"]))
+    assert not any(map(same, with_swap["epoch begin"][1:]))
     assert_close(
-        [a for pair in with_swap["epoch end"] for a in pair[0]],
-        [a for pair in without["epoch end"] for a in pair[0]], 1e-6)
+        [a for pair in with_swap["epoch begin"] for a in pair[0]],
+        [a for pair in without["epoch begin"] for a in pair[0]], 1e-6)
     # Both end with the true parameters in the model, at the end's callbacks already.
     for seen, network in ((without, plain), (with_swap, swapped)):
         assert same(seen["end"][0])
@@ -119,8 +121,7 @@ def test_inside_a_loss_scale_optimizer():
     network = model(
         optimizer=keras.optimizers.LossScaleOptimizer(optimizer(lookahead=True)))
     seen = run(network, [SwapLookahead()], epochs=1)
-    assert same(seen["test"][0]) and same(seen["end"][0])
-    assert not same(seen["epoch end"][0])
+    assert same(seen["test"][0]) and same(seen["end"][0]) and same(seen["epoch end"][0])
 
 
 class Fails(keras.callbacks.Callback):
@@ -166,9 +167,45 @@ def test_predict_during_training_sees_the_true_parameters():
         predicts.outputs, other.predict(data()[0], verbose=0), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("other", [
-    lambda: keras.optimizers.SGD(), lambda: HierarchicalLOpt("untrained")],
-    ids=["SGD", "no lookahead"])
-def test_a_model_without_lookahead_is_refused(other):
+def test_another_optimizer_is_refused():
     with pytest.raises(ValueError, match="`SwapLookahead` needs a model compiled with"):
-        fit(model(optimizer=other()), validation_data=data(), callbacks=[SwapLookahead()])
+        fit(model(optimizer=keras.optimizers.SGD()), validation_data=data(),
+            callbacks=[SwapLookahead()])
+
+
+@pytest.mark.parametrize("weights", ["untrained", "default"])
+def test_without_lookahead_there_is_nothing_to_swap(weights):
+    ends = []
+    for callbacks in ([], [SwapLookahead(swap_on_epoch=True)]):
+        network = model(optimizer=HierarchicalLOpt(weights, seed=0))
+        seen = run(network, callbacks)
+        assert all(same(pair) for pairs in seen.values() for pair in pairs)
+        ends.append(values(network.trainable_weights))
+    assert_equal(*ends)
+
+
+# What is shown, saved and restored is one thing, wherever the callback stands.
+
+@pytest.mark.parametrize("place", ["none", "before", "after"])
+@pytest.mark.parametrize("form", ["averaging", "lookahead"])
+def test_the_best_is_what_comes_back(form, place, tmp_path):
+    if (form, place) == ("lookahead", "none"):
+        pytest.skip("with lookahead, evaluation sees the parameters through the callback")
+
+    def new():
+        if form == "lookahead":
+            return optimizer(lookahead=True, learning_rate=3.0)
+        return HierarchicalLOpt(seed=0, learning_rate=0.1)
+
+    u, v = data(seed=1)
+    for kind in ("stopping", "checkpoint"):
+        network, path = model(optimizer=new()), tmp_path / f"{kind}.keras"
+        watch = (keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True)
+                 if kind == "stopping" else
+                 keras.callbacks.ModelCheckpoint(path, save_best_only=True))
+        callbacks = {"none": [watch], "before": [SwapLookahead(), watch],
+                     "after": [watch, SwapLookahead()]}[place]
+        shown = fit(network, epochs=12, validation_data=(u, v), callbacks=callbacks)["val_loss"]
+        if kind == "checkpoint":
+            network = keras.saving.load_model(path)
+        assert network.evaluate(u, v, verbose=0) == pytest.approx(min(shown), rel=1e-5)

@@ -192,7 +192,7 @@ def test_what_is_logged_is_what_the_state_says(tmp_path, form):
         assert_same(found, watch.seen[step])
         assert found["overall/update RMS"] > 1e-5
         ahead = found.get("overall/distance ahead RMS", 0)
-        assert (ahead > 1e-5) == (form in ("lookahead", "averaging", "turned"))
+        assert (ahead > 1e-5) == (form == "lookahead")
 
 
 @pytest.mark.parametrize("form", ["learned", "normalized", "no output scale"])
