@@ -31,10 +31,12 @@ from problems.functions_2d import (
 from problems.matmul import MatMulAlgorithm
 from problems.mnist import MNIST, load_mnist
 from problems.networks import FullyConnected, SoftmaxRegression
+from problems.patch_convnet import PatchConvNet
+from problems.perceptrons import NormalizedPerceptron, Regressor
 from problems.problem import Problem
 from problems.quadratic import Bowl, Norm, PowerLawQuadratic, Quadratic
 from problems.registry import from_json, parse, register, registered, to_json
-from problems.sequences import AttentionLanguageModel, RecurrentLanguageModel
+from problems.sequences import AttentionLanguageModel, RecurrentLanguageModel, RowReader
 from problems.suites import add_suite, suite, suite_names
 from problems.transforms import LogObjective, RandomRescale, Rescale, SparseGradients, SumOf
 
@@ -57,16 +59,20 @@ __all__ = [
     "Michalewicz",
     "MinMaxWell",
     "Norm",
+    "NormalizedPerceptron",
     "OneHotSparseSoftmaxRegression",
     "OutwardSnake",
+    "PatchConvNet",
     "PowerLawQuadratic",
     "Problem",
     "ProjectionQuadratic",
     "Quadratic",
     "RandomRescale",
     "RecurrentLanguageModel",
+    "Regressor",
     "Rescale",
     "Rosenbrock",
+    "RowReader",
     "Saddle",
     "SoftmaxRegression",
     "SparseGradients",

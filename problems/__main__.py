@@ -1,4 +1,4 @@
-"""`python -m problems list [SUITE]` and `python -m problems show SPEC`: see `--help`."""
+"""`python -m problems list [SUITE]`, `show SPEC` and `build_small_real`: see `--help`."""
 
 import json
 import logging
@@ -12,7 +12,8 @@ import problems
 from problems.problem import Problem
 
 _JSON = flags.DEFINE_bool("json", False, "list: print JSON alone.")
-_OUTPUT = flags.DEFINE_string("output", "problem.png", "show: the PNG to write.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "The file to write: show a PNG, build_small_real an .npz.")
 _STEPS = flags.DEFINE_integer("steps", 300, "show: length of the optimizers' paths.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "show: seed of instance, start and gradient noise.")
 
@@ -21,6 +22,9 @@ USAGE = """What is optimized in meta-training.
   python -m problems list            the suites, with their numbers of specs and programs
   python -m problems list SUITE      the specs of one suite; an equal group is one program
   python -m problems show SPEC       draw a 2-D problem and the paths of four optimizers to a PNG
+  python -m problems build_small_real BROTLI
+                                     write the data of the suite `small_real` anew:
+                                     see problems/data/README.md
 
 SPEC is written as `list` prints it: python -m problems show "Bowl(5.0, angle=0.785)" """
 
@@ -89,10 +93,19 @@ def main(argv: Sequence[str]) -> None:
             # Matplotlib takes a second to import: only where a picture is asked for.
             from problems import picture
 
-            picture.draw(spec, _OUTPUT.value, steps=_STEPS.value, seed=_SEED.value)
-            print(f"wrote {_OUTPUT.value}", file=sys.stderr)
+            output = _OUTPUT.value or "problem.png"
+            picture.draw(spec, output, steps=_STEPS.value, seed=_SEED.value)
+            print(f"wrote {output}", file=sys.stderr)
+        elif command == "build_small_real" and len(arguments) == 1:
+            # Keras is behind it.
+            from problems import build_small_real, real_data
+
+            output = _OUTPUT.value or str(real_data.FILE)
+            size = build_small_real.build(arguments[0], output)
+            print(f"wrote {output}, {size} bytes", file=sys.stderr)
         else:
-            raise app.UsageError("expected `list [SUITE]` or `show SPEC`.")
+            raise app.UsageError(
+                "expected `list [SUITE]`, `show SPEC` or `build_small_real BROTLI`.")
     except ValueError as error:
         print(f"problems: {error}", file=sys.stderr)
         sys.exit(1)

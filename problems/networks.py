@@ -20,6 +20,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
     "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
 }
 
 Shapes = tuple[tuple[int, ...], ...]

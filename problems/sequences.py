@@ -1,4 +1,4 @@
-"""Tiny language models on generated sequences."""
+"""Tiny networks that read sequences: language models, and a classifier of pictures by rows."""
 
 import dataclasses
 
@@ -6,9 +6,29 @@ import jax
 import jax.numpy as jnp
 
 from problems.datasets import Dataset, MarkovText
-from problems.networks import Network, Shapes, cross_entropy
-from problems.problem import Array, Instance, Parameters
+from problems.networks import Classifier, Network, Shapes, cross_entropy
+from problems.problem import Array, Instance, Parameters, number
+from problems.real_data import Pictures
 from problems.registry import register
+
+
+def gated_states(inputs: Array, recurrent: Array) -> Array:
+    """The states (time, samples, width) of a gated recurrent unit that starts at 0.
+
+    r, z = sigmoid(i + h U), c = tanh(i_c + r * (h U_c)), h' = z h + (1 - z) c, with the inputs'
+    part i (samples, time, 3 width) given.
+    """
+
+    def step(state, x):
+        xr, xz, xc = jnp.split(x, 3, axis=-1)
+        hr, hz, hc = jnp.split(state @ recurrent, 3, axis=-1)
+        keep = jax.nn.sigmoid(xz + hz)
+        candidate = jnp.tanh(xc + jax.nn.sigmoid(xr + hr) * hc)
+        state = keep * state + (1 - keep) * candidate
+        return state, state
+
+    start = jnp.zeros((len(inputs), len(recurrent)))
+    return jax.lax.scan(step, start, jnp.swapaxes(inputs, 0, 1))[1]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -61,18 +81,7 @@ class RecurrentLanguageModel(_LanguageModel):
 
     def logits(self, parameters: Parameters, symbols: Array) -> Array:
         embedding, inward, recurrent, bias, readout, readout_bias = parameters
-        inputs = embedding[symbols] @ inward + bias
-
-        def step(state, x):
-            xr, xz, xc = jnp.split(x, 3, axis=-1)
-            hr, hz, hc = jnp.split(state @ recurrent, 3, axis=-1)
-            keep = jax.nn.sigmoid(xz + hz)
-            candidate = jnp.tanh(xc + jax.nn.sigmoid(xr + hr) * hc)
-            state = keep * state + (1 - keep) * candidate
-            return state, state
-
-        start = jnp.zeros((len(symbols), self.width))
-        _, states = jax.lax.scan(step, start, jnp.swapaxes(inputs, 0, 1))
+        states = gated_states(embedding[symbols] @ inward + bias, recurrent)
         return jnp.swapaxes(states, 0, 1) @ readout + readout_bias
 
 
@@ -103,3 +112,44 @@ class AttentionLanguageModel(_LanguageModel):
         x = x + weights @ value @ output
         x = x + jax.nn.relu(x @ up + up_bias) @ down + down_bias
         return x @ readout + bias
+
+
+@register
+@dataclasses.dataclass(frozen=True, repr=False)
+class RowReader(Classifier):
+    """A gated recurrent unit reads a picture row by row; its last state is read out.
+
+    Tensors: W (side, 3 width), U (width, 3 width), b, read-out, its bias.
+
+    Args:
+      side: the pictures are side x side, in grey.
+      classes: number of classes.
+      width: units of the state.
+    """
+
+    side: int
+    classes: int
+    width: int
+    data: Dataset = dataclasses.field(default=Pictures(), kw_only=True)
+    init: str = dataclasses.field(default="glorot", kw_only=True)
+    l2: float = number(0.0, kw_only=True)
+
+    first_logit_only = False
+
+    def check_structure(self) -> None:
+        self.require_count("side")
+        self.require_count("width")
+
+    @property
+    def data_sizes(self) -> tuple[int, int]:
+        return self.side**2, self.classes
+
+    @property
+    def shapes(self) -> Shapes:
+        w = self.width
+        return (self.side, 3 * w), (w, 3 * w), (3 * w,), (w, self.classes), (self.classes,)
+
+    def logits(self, parameters: Parameters, data: Array) -> Array:
+        inward, recurrent, bias, readout, readout_bias = parameters
+        rows = data.reshape(-1, self.side, self.side)
+        return gated_states(rows @ inward + bias, recurrent)[-1] @ readout + readout_bias

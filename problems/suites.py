@@ -29,6 +29,7 @@ from problems.mnist import MNIST
 from problems.networks import FullyConnected, SoftmaxRegression
 from problems.problem import Problem
 from problems.quadratic import Bowl, Norm, Quadratic
+from problems.small_real import small_real, small_real_mlp
 from problems.transforms import LogObjective, RandomRescale, Rescale, SparseGradients, SumOf
 
 Suite = list[Problem]
@@ -363,6 +364,8 @@ def test() -> Suite:
 
 
 add_suite("broad", broad)
+add_suite("small_real", small_real)
+add_suite("small_real_mlp", small_real_mlp)
 
 
 @_set

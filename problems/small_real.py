@@ -1,0 +1,91 @@
+"""`small_real`: small networks of many kinds on real data, for learning optimizers.
+
+A row of a table is one program. Whatever may vary without a new program varies with every
+instance: the source, the classes or columns, the samples and how many of them are different, the
+noise, the scale of inputs and start, and that of the parameters (Moudgil et al. 2026, "Celo2": the
+function is the same, the optimizer sees it through p / c with c = 10^U(-3, 3)).
+"""
+
+import dataclasses
+
+from problems.networks import FullyConnected
+from problems.patch_convnet import PatchConvNet
+from problems.perceptrons import NormalizedPerceptron, Regressor
+from problems.problem import Problem
+from problems.real_data import Pictures, Tables, Text
+from problems.sequences import RecurrentLanguageModel, RowReader
+from problems.transforms import RandomRescale
+
+# What may be learned by heart, and what may not.
+_FEW, _NOISY = {"few_decades": 1.5}, {"noise": 0.3}
+_PLAIN = {"l2": 0.0, "init_decades": 0.25}
+
+
+def _both(problem: Problem) -> list[Problem]:
+    """The problem on few samples, and on many with noise: one program."""
+    return [
+        dataclasses.replace(problem, data=dataclasses.replace(problem.data, **variant))
+        for variant in (_FEW, _NOISY)
+    ]
+
+
+def perceptrons() -> list[Problem]:
+    """Multi-layer perceptrons, on pictures and on tables."""
+    pictures = Pictures(projected=0.3)
+    # features, classes, hidden, activation, start, minibatch, samples, data
+    table = (
+        (64, 10, (32,), "relu", "he", 64, 1024, pictures),
+        (64, 10, (32,), "sigmoid", "paper", 32, 1024, pictures),
+        (36, 6, (24, 24, 24), "tanh", "glorot", 16, 512, pictures),
+        (16, 3, (32, 32), "silu", "he", 8, 512, Tables()),
+    )
+    problems = [
+        FullyConnected(
+            features, classes, hidden, activation, data=data, init=init, batch_size=batch,
+            samples=samples, **_PLAIN)
+        for features, classes, hidden, activation, init, batch, samples, data in table
+    ]
+    problems += [
+        NormalizedPerceptron(
+            64, 10, (24, 24), "gelu", data=pictures, batch_size=128, samples=1024, **_PLAIN),
+        Regressor(
+            16, (40, 20), "relu", init="he", batch_size=256, samples=512, init_decades=0.25),
+    ]
+    return [variant for problem in problems for variant in _both(problem)]
+
+
+def _convnets() -> list[Problem]:
+    # layers, activation, norm, minibatch
+    table = (
+        (((3, 1, 8), (3, 2, 16)), "relu", "none", 32),
+    )
+    return [
+        variant
+        for layers, activation, norm, batch in table
+        for variant in _both(
+            PatchConvNet(8, 10, layers, activation, norm, batch_size=batch, samples=512, **_PLAIN))
+    ]
+
+
+def _recurrent() -> list[Problem]:
+    return [
+        *_both(RowReader(8, 10, 20, batch_size=32, samples=512, **_PLAIN)),
+        *_both(RecurrentLanguageModel(
+            32, 10, 16, data=Text(), batch_size=16, samples=512, init_decades=0.25)),
+    ]
+
+
+def _rescaled(problems: list[Problem]) -> list[Problem]:
+    return [RandomRescale(p, common_decades=3.0, tensor_decades=0.5) for p in problems]
+
+
+def small_real_mlp() -> list[Problem]:
+    """The perceptrons of `small_real` alone."""
+    return _rescaled(perceptrons())
+
+
+def small_real() -> list[Problem]:
+    """All, and each kind of network as often as another."""
+    kinds = perceptrons(), _convnets(), _recurrent()
+    most = max(map(len, kinds))
+    return _rescaled([p for kind in kinds for p in kind * (most // len(kind))])
