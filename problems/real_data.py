@@ -32,7 +32,7 @@ def arrays() -> dict[str, np.ndarray]:
       ValueError: the file is missing or damaged.
     """
     # Keras is behind this import; only who draws an instance has need of it.
-    from hrnn_opt.files import read_npz
+    from hrnn_opt.files.atomic import read_npz
 
     try:
         return read_npz(FILE, _LARGEST)
