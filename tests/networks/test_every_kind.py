@@ -1,5 +1,6 @@
 """What holds for every kind of network and every rule that is registered, on every backend."""
 
+import contextlib
 import functools
 import json
 import os
@@ -7,14 +8,14 @@ import os
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from keras import ops
 
 from hrnn_opt import Layout, LearnedOpt, LearningRateDynamics, Pretrained
 from hrnn_opt.interface import sized
 from hrnn_opt.places import sweep
-from hrnn_opt.registry import config_from_dict
+from hrnn_opt.registry import config_from_dict, network_of
 from hrnn_opt.training import dynamics
 from tests.hrnn_opt.support import assert_equal, data, model, values
 from tests.hrnn_opt.test_sharding import finish, start
@@ -263,6 +264,65 @@ def test_half_of_the_bits_are_enough_for_what_is_not_wide(form):
     for now, then, before in zip(
             ours.parameters, run(form).take(steps).parameters, ours.start):
         assert np.linalg.norm(now - then) < 0.05 * np.linalg.norm(then - before)
+
+
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float64")
+
+
+@contextlib.contextmanager
+def configured(policy, floatx, data_format, epsilon):
+    """Keras's global settings, for a while."""
+    config = keras.config
+    before = (config.dtype_policy(), config.floatx(), config.image_data_format(),
+              config.epsilon())
+    try:
+        config.set_dtype_policy(policy)
+        config.set_floatx(floatx)
+        config.set_image_data_format(data_format)
+        config.set_epsilon(epsilon)
+        yield
+    finally:
+        config.set_floatx(before[1])
+        config.set_dtype_policy(before[0])
+        config.set_image_data_format(before[2])
+        config.set_epsilon(before[3])
+
+
+def steps_in(form, at_first, later):
+    """The network's numbers, and all that there is after three steps, built in one context and
+    moved in another."""
+    with at_first:
+        made = network_of(config_from_dict(FORMS[form]))
+        ours = Run(optimizer(form), CONFIGURED_SHAPES)
+    with later:
+        ours.take(gradients(3, shapes=CONFIGURED_SHAPES))
+    return values(made.meta_parameters.values()) + ours.everything
+
+
+@functools.cache
+def usual_steps(form):
+    return steps_in(form, contextlib.nullcontext(), contextlib.nullcontext())
+
+
+# With more lanes than half of the bits count.
+CONFIGURED_SHAPES = (*SHAPES, (300,))
+on_jax = [Phase.explicit] if BACKEND == "jax" else list(Phase)
+
+
+@pytest.mark.parametrize("form", FEW)
+@settings(max_examples=3, phases=on_jax)
+@given(
+    st.sampled_from(POLICIES), st.sampled_from(["float16", "bfloat16", "float64"]),
+    st.sampled_from(["channels_first", "channels_last"]), st.floats(1e-10, 1.0), st.booleans())
+@example("mixed_float16", "float16", "channels_first", 0.5, True)
+@example("bfloat16", "bfloat16", "channels_first", 1e-3, False)
+def test_keras_global_settings_are_the_models_business(
+        form, policy, floatx, data_format, epsilon, from_the_start):
+    def wild():
+        return configured(policy, floatx, data_format, epsilon)
+
+    ours = steps_in(form, wild() if from_the_start else contextlib.nullcontext(), wild())
+    assert_equal(ours, usual_steps(form))
 
 
 # Files.
