@@ -26,6 +26,9 @@ from hrnn_opt.places.layout import Layout
 from hrnn_opt.registry import register
 from hrnn_opt.rules.chain import Rule
 
+# Sums of larger gradients leave 32 bits, and so does the inverse of one, by which XLA multiplies
+# where it is to divide.
+_LARGEST_GRADIENT = 1e30
 # Of the running means of second moments; before so many steps, means over all of them.
 _MOMENT_DECAY = 0.999
 # Steps from one turn of the axes to the next; the first so many steps turn them each.
@@ -299,7 +302,8 @@ class Rotation(Rule):
         own = {"rotation_steps": steps + 1.0, "moments": state["moments"], "axes": state["axes"]}
         if rotation is None:
             return own, inner(seen)
-        gradients = layout.unflatten(seen.gradient)
+        gradients = layout.unflatten(
+            ops.clip(seen.gradient, -_LARGEST_GRADIENT, _LARGEST_GRADIENT))
         own["moments"], axes = map(ops.stop_gradient, rotation.observe(
             ops.stop_gradient(state["moments"]), ops.stop_gradient(state["axes"]), gradients,
             ops.stop_gradient(steps)))

@@ -48,13 +48,17 @@ every_form = pytest.mark.parametrize("form", FORMS)
 
 # Gradients of any kind.
 
-PATTERNS = ("normal", "zeros", "denormal")
+PATTERNS = ("normal", "zeros", "one huge entry", "all huge", "denormal")
 
 
 def pattern(kind: str, exponent: int, shape, rng) -> np.ndarray:
     gradient = rng.normal(size=shape) * 10.0**exponent
     if kind == "zeros":
         gradient = np.zeros(shape)
+    if kind == "one huge entry":
+        gradient = np.where(np.arange(gradient.size).reshape(shape) == 0, 3e38, gradient)
+    if kind == "all huge":
+        gradient = np.where(rng.random(shape) < 0.5, -3e38, 3e38)
     if kind == "denormal":
         gradient = rng.normal(size=shape) * 1e-41
     return np.asarray(gradient, "float32")
@@ -64,6 +68,8 @@ def pattern(kind: str, exponent: int, shape, rng) -> np.ndarray:
 @settings(max_examples=5)
 @given(st.lists(
     st.tuples(st.sampled_from(PATTERNS), st.integers(-30, 30)), min_size=3, max_size=3))
+@example([("zeros", 0), ("one huge entry", -30), ("normal", 30)])
+@example([("denormal", 0), ("all huge", 0), ("one huge entry", 30)])
 def test_any_gradients_leave_everything_finite(form, steps):
     rng = np.random.default_rng(0)
     ours = run(form).take(
