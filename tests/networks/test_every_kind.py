@@ -91,6 +91,19 @@ def test_a_tensor_whose_gradient_is_zero_stays(form):
         assert all((a != b).all() for a, b in zip(where[1:], ours.start[1:]))
 
 
+@pytest.mark.parametrize("form", [form for form in FORMS if is_still(form)])
+def test_an_entry_whose_gradient_has_always_been_zero_stays(form):
+    """Rows of an embedding that are never used, dead units, weights behind a mask."""
+    masks = [np.ones(shape, "float32") for shape in SHAPES]
+    masks[0][1], masks[0][:, 2], masks[0][0, 1], masks[1][2] = 0, 0, 0, 0
+    ours = run(form).take(
+        [mask * g for mask, g in zip(masks, grads)] for grads in gradients(50))
+    for where in (values(ours.tensors), ours.parameters):
+        for mask, now, before in zip(masks, where, ours.start):
+            np.testing.assert_array_equal(now[mask == 0], before[mask == 0])
+            assert (now[mask == 1] != before[mask == 1]).all()
+
+
 @every_form
 def test_zero_gradients_are_let_through_on_request(form):
     ours = Run(optimizer(form, hold_zero_gradients=False)).take(
