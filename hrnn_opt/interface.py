@@ -156,7 +156,7 @@ class LearnedOptimizer(keras.layers.Layer):
     still: bool = True
     takes_log_rates: bool = False
     wraps: ClassVar[bool] = False
-    hierarchical: ClassVar[bool] = False
+    hierarchical: bool = False
     starts: ClassVar[Mapping[str, Callable[[Any], None]]] = {"drawn": lambda network: None}
 
     def __init__(self, config: Config | None = None, **kwargs: Any) -> None:

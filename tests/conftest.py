@@ -6,6 +6,7 @@ in JAX: its tests are left out of the other runs, and so are single tests marked
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 # Read when the backends are imported, so before all else. Tests work on small arrays, and two
 # processes share the machine: more threads would only wait for each other.
@@ -67,3 +68,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "jax_only" in item.keywords:
             item.add_marker(skip)
 
+
+
+@pytest.fixture(autouse=True)
+def room_for_programs() -> Iterator[None]:
+    """Unload JAX's programs where they have taken most of the memory maps that a process may have:
+    XLA ends it where there are no more."""
+    yield
+    if BACKEND != "jax":
+        return
+    import jax
+
+    from train.machine import memory_maps_used
+
+    if memory_maps_used() > 0.6:
+        jax.clear_caches()

@@ -53,6 +53,7 @@ class Rule(LearnedOptimizer):
         self.inner = inner
         self.still = inner.still
         self.takes_log_rates = inner.takes_log_rates
+        self.hierarchical = inner.hierarchical
         shared = sorted(set(self.own_fields) & set(inner.fields))
         if shared:
             raise ValueError(f"`inner` must not have the state {shared} of {self.Config.NAME!r}.")

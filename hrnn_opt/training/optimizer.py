@@ -42,8 +42,8 @@ class LearnedOpt(keras.optimizers.Optimizer):
             lookahead, stay in at least 32 bits.
         hold_zero_gradients: tensors whose gradient is exactly 0 at a step are left out of it, as
             those without gradient are, where the network would move them (a recurrent network's
-            read-out is not 0 where its inputs are). Networks that never move what has no gradient
-            need no such care.
+            read-out is not 0 where its inputs are), or the others differently because of them (a
+            hierarchical network reads means over tensors). Other networks need no such care.
         seed: of the drawn initial learning rates and of `"untrained"` weights. None: drawn, so
             that `keras.utils.set_random_seed` decides it.
         jit_compile: on PyTorch, whether to compile the step, with `torch.compile`. The first one
@@ -209,7 +209,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
         self._layout = layout_of([variables[i] for i in self._members])
         self._fields = network.fields
         self._needs = network.needs
-        self._holds = self.hold_zero_gradients and not network.still
+        self._holds = self.hold_zero_gradients and (network.hierarchical or not network.still)
         rates = self._initial_log_learning_rate() if network.takes_log_rates else None
         state = network.init_state(self._layout, log_rates=rates)
         # The true parameters are kept as their offset from the model's variables: whoever sets

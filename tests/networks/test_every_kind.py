@@ -17,7 +17,7 @@ from hrnn_opt.interface import sized
 from hrnn_opt.places import sweep
 from hrnn_opt.registry import config_from_dict, network_of
 from hrnn_opt.training import dynamics
-from tests.hrnn_opt.support import assert_equal, data, model, values
+from tests.hrnn_opt.support import assert_close, assert_equal, data, model, values
 from tests.hrnn_opt.test_sharding import finish, start
 from tests.networks.forms import (
     BACKEND,
@@ -113,6 +113,19 @@ def test_zero_gradients_are_let_through_on_request(form):
 
 
 @every_form
+def test_zeros_and_none_are_the_same_to_the_other_tensors(form):
+    steps = [[np.zeros(SHAPES[0], "float32"), *others] for _, *others in gradients(3)]
+    zeros = run(form).take(steps)
+    tensors, others = values(zeros.tensors), {**of_tensors(zeros, [1, 2]), **of_model(zeros)}
+    ours = run(form)
+    before = of_tensors(ours, [0])
+    ours.take([None, *others] for _, *others in steps)
+    assert_close(values(ours.tensors), tensors, 1e-6)
+    assert_same({**of_tensors(ours, [1, 2]), **of_model(ours)}, others, 1e-6)
+    assert_same(of_tensors(ours, [0]), before)
+
+
+@every_form
 def test_a_tensor_without_gradient_stays_with_its_state(form):
     first, *steps = gradients(3)
     ours = run(form).take([first])
@@ -135,6 +148,13 @@ def of_tensors(ours: Run, tensors: list[int]) -> dict[str, np.ndarray]:
             elif field.of == "vector":
                 found[f"{name}/{k}"] = value[..., field.owners(opt._layout) == k]
     return found
+
+
+def of_model(ours: Run) -> dict[str, np.ndarray]:
+    """The part of the state that belongs to the model."""
+    opt = ours.optimizer
+    return numpy({
+        name: value for name, value in opt.state().items() if opt._fields[name].of == "model"})
 
 
 # Steps that are not taken.
