@@ -40,8 +40,8 @@ if keras.backend.backend() == "tensorflow":
 HERE = pathlib.Path(__file__).parent
 BACKEND = keras.backend.backend()
 EVERY_BACKEND = (
-    "hrnn_opt", "eval/test_conformance.py", "eval/test_runner.py", "eval/test_step_cost.py",
-    "test_wheel.py")
+    "hrnn_opt", "networks", "eval/test_conformance.py", "eval/test_runner.py",
+    "eval/test_step_cost.py", "test_wheel.py")
 
 # The same examples in every run.
 hypothesis.settings.register_profile(

@@ -6,10 +6,10 @@ import keras
 import matplotlib.image
 import numpy as np
 import pytest
-from eval.runs.step_sizes import StepSizes
 
 from eval.__main__ import main
 from eval.commands import dynamics
+from eval.runs.step_sizes import StepSizes
 from hrnn_opt import LearningRateDynamics
 from hrnn_opt.training.dynamics import tag
 from hrnn_opt.training.events import EventWriter
