@@ -143,8 +143,8 @@ class LearnedOptimizer(keras.layers.Layer):
     Attributes:
         Config: the class of its config.
         needs: which of the attributes of `Seen` it reads beside the gradient.
-        still: a gradient that has always been 0 makes no update. Where it is not so, the caller
-            may leave out tensors without gradient.
+        still: an entry whose gradient has always been 0 is not moved. Where it is not so, the
+            caller may leave out tensors without gradient.
         takes_log_rates: it starts from a log learning rate for each parameter.
         wraps: it is a rule around another one.
         hierarchical: networks of tensors and of the model stand above those of the parameters.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 from keras import ops
+
+# What `floatx` was when each of those entered that are inside `float32` now.
+_outside: list[str] = []
 
 
 def dense(gradient: Any, shape: Sequence[int]) -> Any:
@@ -82,6 +85,22 @@ def no_gradient() -> contextlib.AbstractContextManager:
 
         return torch.no_grad()
     return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def float32() -> Iterator[None]:
+    """Where Keras's global `floatx` is float32. It is the models' business; Keras makes all that
+    says nothing else of it, on JAX integers too where it is bfloat16."""
+    _outside.append(keras.config.floatx())
+    keras.config.set_floatx("float32")
+    try:
+        yield
+    finally:
+        # Only whoever leaves last: TensorFlow runs a thread for each replica, which wait for each
+        # other inside.
+        if len(_outside) == 1:
+            keras.config.set_floatx(_outside[0])
+        _outside.pop()
 
 
 def replicated() -> contextlib.AbstractContextManager:

@@ -50,12 +50,12 @@ class Rule(LearnedOptimizer):
         self, inner: LearnedOptimizer, config: Config | None = None, **options: Any
     ) -> None:
         super().__init__(self.Config.from_dict(options) if config is None else config)
-        shared = sorted(set(self.own_fields) & set(inner.fields))
-        if shared:
-            raise ValueError(f"`inner` must not have the state {shared} of {self.Config.NAME!r}.")
         self.inner = inner
         self.still = inner.still
         self.takes_log_rates = inner.takes_log_rates
+        shared = sorted(set(self.own_fields) & set(inner.fields))
+        if shared:
+            raise ValueError(f"`inner` must not have the state {shared} of {self.Config.NAME!r}.")
 
     @property
     def own_fields(self) -> dict[str, Field]:

@@ -26,6 +26,9 @@ from hrnn_opt.places.layout import Layout
 from hrnn_opt.registry import register
 from hrnn_opt.rules.chain import Rule
 
+# Sums of larger gradients leave 32 bits, and so does the inverse of one, by which XLA multiplies
+# where it is to divide.
+_LARGEST_GRADIENT = 1e30
 # Of the running means of second moments; before so many steps, means over all of them.
 _MOMENT_DECAY = 0.999
 # Steps from one turn of the axes to the next; the first so many steps turn them each.
@@ -271,6 +274,9 @@ class Rotation(Rule):
     What the inner network's state has of single parameters then belongs to entries of the turned
     tensors. Second moments and axes are constants to meta-gradients: who differentiates a step does
     not differentiate where its axes came from.
+
+    Turned back, updates of the entries around it reach one that has never had a gradient. Where the
+    inner network would not have moved that, it stays all the same.
     """
 
     Config = RotationConfig
@@ -282,7 +288,9 @@ class Rotation(Rule):
             return axes.owners if axes else np.zeros(0, "int32")
 
         numbers = Field("vector", wide=True, owners=owners)
-        return {"rotation_steps": Field("model", wide=True), "moments": numbers, "axes": numbers}
+        fields = {"rotation_steps": Field("model", wide=True), "moments": numbers, "axes": numbers}
+        # Whether an entry has ever had a gradient.
+        return fields | {"felt": Field()} if self.still else fields
 
     def _axes(self, layout: Layout) -> Axes | None:
         return axes_of(layout.shapes, self.config.limit)
@@ -296,10 +304,11 @@ class Rotation(Rule):
 
     def around(self, layout, state, seen, inner, active):
         rotation, steps = self._axes(layout), state["rotation_steps"]
-        own = {"rotation_steps": steps + 1.0, "moments": state["moments"], "axes": state["axes"]}
+        own = {name: state[name] for name in self.own_fields} | {"rotation_steps": steps + 1.0}
         if rotation is None:
             return own, inner(seen)
-        gradients = layout.unflatten(seen.gradient)
+        gradients = layout.unflatten(
+            ops.clip(seen.gradient, -_LARGEST_GRADIENT, _LARGEST_GRADIENT))
         own["moments"], axes = map(ops.stop_gradient, rotation.observe(
             ops.stop_gradient(state["moments"]), ops.stop_gradient(state["axes"]), gradients,
             ops.stop_gradient(steps)))
@@ -315,7 +324,11 @@ class Rotation(Rule):
             gradient=layout.flatten(rotation.turn(axes, gradients, cleaned=True)),
             offset=turned(seen.offset) if "offset" in needs else seen.offset,
             parameters=turned(seen.parameters) if "parameters" in needs else seen.parameters))
+        update, ahead = turned(step.update, back=True), turned(step.ahead, back=True)
+        if self.still:
+            felt = ops.logical_or(state["felt"] > 0, seen.gradient != 0)
+            own["felt"] = ops.cast(felt, "float32")
+            update = ops.where(felt, update, 0.0)
+            ahead = None if ahead is None else ops.where(felt, ahead, 0.0)
         # Of the turned entries, which are not the caller's.
-        return own, step._replace(
-            update=turned(step.update, back=True), ahead=turned(step.ahead, back=True),
-            squares=None, metric=None)
+        return own, step._replace(update=update, ahead=ahead, squares=None, metric=None)

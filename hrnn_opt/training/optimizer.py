@@ -71,6 +71,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
 
     _NAME = "learned_opt"
 
+    @backend.float32()
     def __init__(
         self,
         weights: Any = "default",
@@ -167,6 +168,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
 
     # Building.
 
+    @backend.float32()
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the state for these variables.
 
@@ -235,6 +237,12 @@ class LearnedOpt(keras.optimizers.Optimizer):
 
     # Stepping.
 
+    @backend.float32()
+    def _get_current_learning_rate(self) -> Any:
+        # Of a schedule, say, which counts steps.
+        return super()._get_current_learning_rate()
+
+    @backend.float32()
     def apply(
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None
     ) -> None:
@@ -422,6 +430,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
                     values[i] = ops.cast(wide + ops.cast(offset, wide.dtype), values[i].dtype)
         return values
 
+    @backend.float32()
     def put_true_parameters(self) -> None:
         """Put the true parameters into the model's variables."""
         if self.attends and self._members:
@@ -429,6 +438,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
                 self.assign(variable, value)
             self.assign(self._offset, ops.zeros(self._offset.shape))
 
+    @backend.float32()
     def put_attended(self, locations: Sequence[Any]) -> None:
         """Put other locations into the model's variables, the true parameters staying as they are.
 
@@ -443,6 +453,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
                     offsets.append(_at_least_32_bits(true) - _at_least_32_bits(locations[i]))
             self.assign(self._offset, self._layout.flatten(offsets, "float32"))
 
+    @backend.float32()
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
         """Put the final values into the model: their moving average, or the true parameters."""
         self.put_true_parameters()
@@ -487,6 +498,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
 
     # Files hold the state as it lies on one device, so that any number of them may load it.
 
+    @backend.float32()
     def save_own_variables(self, store: Any) -> None:
         buffers = self._buffers()
         for i, variable in enumerate(self.variables):
@@ -495,6 +507,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
                 value = self._layout.to_file(value)
             store[str(i)] = value
 
+    @backend.float32()
     def load_own_variables(self, store: Any) -> None:
         if len(store.keys()) == len(self.variables):
             buffers, names = self._buffers(), map(str, range(len(self.variables)))

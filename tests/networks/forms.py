@@ -22,6 +22,15 @@ SMALL = "direction"
 CHAIN = ("averaging", "rotation", "alignment", "rescaling")
 
 
+def _around_small(rule: str) -> dict:
+    form = {"kind": SMALL, "rules": [[rule, {}]]}
+    made = network_of(config_from_dict(form))
+    if "offset" in made.needs and not made.iterates.keeps_offset:
+        # There is none without averaging, and nothing for the rule to do.
+        form["rules"].insert(0, ["averaging", {}])
+    return form
+
+
 def _forms() -> dict[str, dict]:
     def has_lookahead(kind):
         return "lookahead" in {field.name for field in dataclasses.fields(kinds()[kind].Config)}
@@ -30,7 +39,7 @@ def _forms() -> dict[str, dict]:
         **{kind: {"kind": kind} for kind in kinds()},
         **{f"{kind} with lookahead": {"kind": kind, "lookahead": True}
            for kind in kinds() if has_lookahead(kind)},
-        **{f"{rule} of {SMALL}": {"kind": SMALL, "rules": [[rule, {}]]} for rule in rules()},
+        **{f"{rule} of {SMALL}": _around_small(rule) for rule in rules()},
         **{f"all rules of {kind}": {"kind": kind, "rules": [[rule, {}] for rule in CHAIN]}
            for kind in kinds()},
     }

@@ -1,5 +1,6 @@
 """What holds for every kind of network and every rule that is registered, on every backend."""
 
+import contextlib
 import functools
 import json
 import os
@@ -7,14 +8,14 @@ import os
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from keras import ops
 
 from hrnn_opt import Layout, LearnedOpt, LearningRateDynamics, Pretrained
 from hrnn_opt.interface import sized
 from hrnn_opt.places import sweep
-from hrnn_opt.registry import config_from_dict
+from hrnn_opt.registry import config_from_dict, network_of
 from hrnn_opt.training import dynamics
 from tests.hrnn_opt.support import assert_equal, data, model, values
 from tests.hrnn_opt.test_sharding import finish, start
@@ -47,13 +48,17 @@ every_form = pytest.mark.parametrize("form", FORMS)
 
 # Gradients of any kind.
 
-PATTERNS = ("normal", "zeros", "denormal")
+PATTERNS = ("normal", "zeros", "one huge entry", "all huge", "denormal")
 
 
 def pattern(kind: str, exponent: int, shape, rng) -> np.ndarray:
     gradient = rng.normal(size=shape) * 10.0**exponent
     if kind == "zeros":
         gradient = np.zeros(shape)
+    if kind == "one huge entry":
+        gradient = np.where(np.arange(gradient.size).reshape(shape) == 0, 3e38, gradient)
+    if kind == "all huge":
+        gradient = np.where(rng.random(shape) < 0.5, -3e38, 3e38)
     if kind == "denormal":
         gradient = rng.normal(size=shape) * 1e-41
     return np.asarray(gradient, "float32")
@@ -63,6 +68,8 @@ def pattern(kind: str, exponent: int, shape, rng) -> np.ndarray:
 @settings(max_examples=5)
 @given(st.lists(
     st.tuples(st.sampled_from(PATTERNS), st.integers(-30, 30)), min_size=3, max_size=3))
+@example([("zeros", 0), ("one huge entry", -30), ("normal", 30)])
+@example([("denormal", 0), ("all huge", 0), ("one huge entry", 30)])
 def test_any_gradients_leave_everything_finite(form, steps):
     rng = np.random.default_rng(0)
     ours = run(form).take(
@@ -82,6 +89,19 @@ def test_a_tensor_whose_gradient_is_zero_stays(form):
     for where in (values(ours.tensors), ours.parameters):
         np.testing.assert_array_equal(where[0], ours.start[0])
         assert all((a != b).all() for a, b in zip(where[1:], ours.start[1:]))
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if is_still(form)])
+def test_an_entry_whose_gradient_has_always_been_zero_stays(form):
+    """Rows of an embedding that are never used, dead units, weights behind a mask."""
+    masks = [np.ones(shape, "float32") for shape in SHAPES]
+    masks[0][1], masks[0][:, 2], masks[0][0, 1], masks[1][2] = 0, 0, 0, 0
+    ours = run(form).take(
+        [mask * g for mask, g in zip(masks, grads)] for grads in gradients(50))
+    for where in (values(ours.tensors), ours.parameters):
+        for mask, now, before in zip(masks, where, ours.start):
+            np.testing.assert_array_equal(now[mask == 0], before[mask == 0])
+            assert (now[mask == 1] != before[mask == 1]).all()
 
 
 @every_form
@@ -263,6 +283,65 @@ def test_half_of_the_bits_are_enough_for_what_is_not_wide(form):
     for now, then, before in zip(
             ours.parameters, run(form).take(steps).parameters, ours.start):
         assert np.linalg.norm(now - then) < 0.05 * np.linalg.norm(then - before)
+
+
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float64")
+
+
+@contextlib.contextmanager
+def configured(policy, floatx, data_format, epsilon):
+    """Keras's global settings, for a while."""
+    config = keras.config
+    before = (config.dtype_policy(), config.floatx(), config.image_data_format(),
+              config.epsilon())
+    try:
+        config.set_dtype_policy(policy)
+        config.set_floatx(floatx)
+        config.set_image_data_format(data_format)
+        config.set_epsilon(epsilon)
+        yield
+    finally:
+        config.set_floatx(before[1])
+        config.set_dtype_policy(before[0])
+        config.set_image_data_format(before[2])
+        config.set_epsilon(before[3])
+
+
+def steps_in(form, at_first, later):
+    """The network's numbers, and all that there is after three steps, built in one context and
+    moved in another."""
+    with at_first:
+        made = network_of(config_from_dict(FORMS[form]))
+        ours = Run(optimizer(form), CONFIGURED_SHAPES)
+    with later:
+        ours.take(gradients(3, shapes=CONFIGURED_SHAPES))
+    return values(made.meta_parameters.values()) + ours.everything
+
+
+@functools.cache
+def usual_steps(form):
+    return steps_in(form, contextlib.nullcontext(), contextlib.nullcontext())
+
+
+# With more lanes than half of the bits count.
+CONFIGURED_SHAPES = (*SHAPES, (300,))
+on_jax = [Phase.explicit] if BACKEND == "jax" else list(Phase)
+
+
+@pytest.mark.parametrize("form", FEW)
+@settings(max_examples=3, phases=on_jax)
+@given(
+    st.sampled_from(POLICIES), st.sampled_from(["float16", "bfloat16", "float64"]),
+    st.sampled_from(["channels_first", "channels_last"]), st.floats(1e-10, 1.0), st.booleans())
+@example("mixed_float16", "float16", "channels_first", 0.5, True)
+@example("bfloat16", "bfloat16", "channels_first", 1e-3, False)
+def test_keras_global_settings_are_the_models_business(
+        form, policy, floatx, data_format, epsilon, from_the_start):
+    def wild():
+        return configured(policy, floatx, data_format, epsilon)
+
+    ours = steps_in(form, wild() if from_the_start else contextlib.nullcontext(), wild())
+    assert_equal(ours, usual_steps(form))
 
 
 # Files.
