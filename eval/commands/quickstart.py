@@ -1,8 +1,8 @@
 """Train a small convnet on real digits with HierarchicalLOpt, beside Adam, and compare.
 
 A demonstration, and no evidence: the digits, scikit-learn's 1,797 images of 8 x 8 pixels, are among
-the data that constants were chosen on and weights are meta-trained on. Nothing is downloaded. Leaves
-a plot and TensorBoard logs in --out.
+the data that constants were chosen on and weights are meta-trained on. Nothing is downloaded. It
+leaves a plot and TensorBoard logs in --out.
 """
 
 from __future__ import annotations
