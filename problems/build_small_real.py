@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hrnn_opt.files import write_atomic
+from hrnn_opt.files.atomic import write_atomic
 
 PHOTOGRAPHS = {
     "photographs": (

@@ -116,8 +116,8 @@ def test_robustness_varies_the_rate_that_the_weights_have(tmp_path):
 
     assert robustness.rate_settings(resolve("untrained"), None) == [
         {"initial_learning_rate": rate} for rate in (1e-5, 1e-4, 1e-3, 1e-2)]
-    path = tmp_path / "normalized.safetensors"
-    network = HierarchicalRNN(HierarchicalRNNConfig(step_size="normalized"), seed=0)
+    path = tmp_path / "raw.safetensors"
+    network = HierarchicalRNN(HierarchicalRNNConfig(unit_direction=False), seed=0)
     Pretrained.from_network(network, learning_rate=0.003).save(path)
     assert robustness.rate_settings(resolve(path), [1.0, 10.0]) == [
         {"learning_rate": 0.003}, {"learning_rate": pytest.approx(0.03)}]

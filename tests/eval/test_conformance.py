@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eval.__main__ import main
-from hrnn_opt import network
+from hrnn_opt.networks.hrnn import network
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
 FILES = sorted(DATA.glob("trajectory_*.npz"))

@@ -209,7 +209,7 @@ def test_every_ablation_is_a_training_of_its_own():
     configs = {name: TrainConfig(**json.loads(ablations.training(name, 10, 0).config))
                for name in ablations.ABLATIONS}
     assert len({config.to_json() for config in configs.values()}) == len(configs)
-    assert configs[ablations.FULL].network_config.lookahead
+    assert configs[ablations.FULL].network_config.core.lookahead
 
 
 def series(**medians):

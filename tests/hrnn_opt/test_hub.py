@@ -219,7 +219,7 @@ def test_what_is_not_there_is_one_clear_error(server, tmp_path, monkeypatch):
     # Beside a folder of its own there is nothing that a relative name could mean.
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    names = r"\['default', 'paper', 'untrained'\]"
+    names = r"\['default', 'paper', 'rule', 'untrained'\]"
     with pytest.raises(ValueError, match=rf"`weights` must be one of {names}.* "
                        r"got 'no/body'\. 'config.json' of 'no/body' could not be had.*Repository"):
         HierarchicalLOpt("no/body")

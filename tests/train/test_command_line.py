@@ -1,4 +1,4 @@
-"""`python -m train` on a problem of one's own, as the README has it."""
+"""`python -m train` on a problem of one's own, as docs/train_your_own.md has it."""
 
 import json
 import os
@@ -25,8 +25,8 @@ def _train(folder, *arguments):
 
 
 def test_on_a_problem_of_ones_own(tmp_path):
-    readme = (ROOT / "README.md").read_text()
-    example = re.search(r"```python\n(import dataclasses, jax.*?)```", readme, re.DOTALL).group(1)
+    page = (ROOT / "docs/train_your_own.md").read_text()
+    example = re.search(r"```python\n(import dataclasses, jax.*?)```", page, re.DOTALL).group(1)
     (tmp_path / "valleys.py").write_text(example)
     done = _train(
         tmp_path, "--modules", "valleys", "--suite", "valleys", "--network", SMALL, "--members",

@@ -1,0 +1,57 @@
+"""The README and the cards: every number in their results is that of a result file."""
+
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROW = re.compile(r"^\| (\w+) \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$",
+                 re.MULTILINE)
+PAGES = ("README.md", "hrnn_opt/pretrained/rule.md")
+
+
+def results(network: str, steps: int) -> list[dict]:
+    """Those of `rule`, one for each seed."""
+    text = json.loads((ROOT / f"eval/results/{network}.json").read_text())
+    return [
+        result for name, result in text.items()
+        if name.startswith(f"{network}-hrnn-rule-constant-{steps}-")]
+
+
+def best_tuned(network: str, steps: int) -> dict:
+    """The baseline with the lowest loss after so many steps."""
+    found = json.loads((ROOT / f"eval/baselines/{network}.json").read_text())
+    return min((row for row in found if row["steps"] == steps), key=lambda row: row["loss"])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_results_are_those_of_their_files(page):
+    rows = ROW.findall((ROOT / page).read_text())
+    assert len(rows) >= 4
+    for network, steps, loss, accuracy, tuned, tuned_accuracy in rows:
+        steps = int(steps.replace(",", ""))
+        runs, best = results(network, steps), best_tuned(network, steps)
+        assert len(runs) == 3
+        for shown, values in (
+            (loss, [run["final_training_loss"] for run in runs]),
+            (accuracy, [run["test_accuracy"] for run in runs]),
+            (tuned, [best["loss"]]), (tuned_accuracy, [best["test_accuracy"]]),
+        ):
+            exact = statistics.median(values)
+            assert float(shown) == pytest.approx(exact, rel=0.006), (network, steps)
+
+
+def test_the_readme_is_short():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 130
+    assert not [line for line in lines if len(line) > 100 and not line.startswith("|")]
+
+
+def test_no_first_sentence_says_trained_of_what_is_not():
+    cards = {name: (ROOT / f"hrnn_opt/pretrained/{name}.md").read_text().split("\n\n")[1]
+             for name in ("default", "rule")}
+    assert cards["default"].startswith("Not meta-trained")
+    assert cards["rule"].startswith("Designed by hand; nothing in it was learned")
