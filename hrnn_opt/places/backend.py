@@ -26,11 +26,15 @@ def dense(gradient: Any, shape: Sequence[int]) -> Any:
 
 
 def compiled_by_xla() -> bool:
-    """Whether what is being traced is for XLA: on JAX as ever, on TensorFlow if the function around
-    it has `jit_compile`, as Keras's training step has where the model allows it. TensorFlow has no
-    public name for that."""
+    """Whether something is being traced for XLA: on JAX inside of `jit`, on TensorFlow if the
+    function around it has `jit_compile`, as Keras's training step has where the model allows it.
+    TensorFlow has no public name for that."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return isinstance(jax.numpy.zeros(()), jax.core.Tracer)
     if keras.backend.backend() != "tensorflow":
-        return keras.backend.backend() == "jax"
+        return False
     import tensorflow as tf
     from tensorflow.python.ops import control_flow_util
 

@@ -9,7 +9,10 @@ import keras
 import numpy as np
 import pytest
 
+from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig, LearnedOpt, Rotation
+from hrnn_opt.places import sweep
 from tests.hrnn_opt import agreement
+from tests.hrnn_opt.support import apply, gradients, variables
 
 ROOT = pathlib.Path(__file__).parents[2]
 BACKENDS = ("jax", "tensorflow", "torch")
@@ -57,3 +60,29 @@ print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
 """
     imported = set(python("-c", program).split()) - set(sys.stdlib_module_names)
     assert imported == {"hrnn_opt", "safetensors"}
+
+
+@pytest.mark.jax_only
+def test_steps_outside_of_jit_compile_no_program_each(monkeypatch):
+    """They would take a second each, and end with the memory maps of the process."""
+    import jax
+
+    # With a level that is moved some blocks at a time where that is compiled.
+    monkeypatch.setattr(sweep, "_AT_ONCE", {"cpu": 4})
+    config = HierarchicalRNNConfig(
+        parameter_units=2, tensor_units=0, global_units=0, time_scales=2)
+    opt, moved, compiled = LearnedOpt(Rotation(HierarchicalRNN(config))), variables(), []
+    apply(opt, gradients(2), moved)
+
+    def listen(event, seconds, **about):
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        apply(opt, gradients(2), moved)
+        assert not compiled
+        jax.jit(lambda x: x + 1.5)(1.0)
+        assert compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

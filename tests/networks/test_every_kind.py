@@ -469,7 +469,8 @@ def meta_loss(form, meta, target, given, own, weights):
         return (location, parameters - location, state), loss
 
     zeros = jnp.zeros_like(target)
-    _, losses = jax.lax.scan(step, (zeros, zeros, state), given)
+    # As meta-training does it.
+    _, losses = jax.lax.scan(jax.checkpoint(step), (zeros, zeros, state), given)
     return jnp.sum(weights * losses)
 
 
