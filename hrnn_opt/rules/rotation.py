@@ -22,6 +22,7 @@ from keras import ops
 
 from hrnn_opt.checks import Config, check, is_number
 from hrnn_opt.interface import Field
+from hrnn_opt.places import backend
 from hrnn_opt.places.layout import Layout
 from hrnn_opt.registry import register
 from hrnn_opt.rules.chain import Rule
@@ -182,7 +183,7 @@ class Axes:
                         basis[..., start:end, :, :], old_axes[i])
             return self._joined(new_axes)
 
-        return self._joined(new_moments), ops.cond(ops.any(due), turn, lambda: axes)
+        return self._joined(new_moments), backend.cond(ops.any(due), turn, lambda: axes)
 
     def turn(
         self, axes: Any, tensors: Sequence[Any], back: bool = False, cleaned: bool = False
