@@ -24,13 +24,15 @@ class Autoencoder(Network):
     activation: str = "tanh"
     data: Dataset = dataclasses.field(default=Digits(), kw_only=True)
     init: str = dataclasses.field(default="glorot", kw_only=True)
+    # Of samples in an instance; nothing else depends on them.
+    classes: int = dataclasses.field(default=2, kw_only=True)
 
     def check_structure(self) -> None:
         self.require_sizes("hidden")
 
     @property
     def data_sizes(self) -> tuple[int, int]:
-        return self.features, 2
+        return self.features, self.classes
 
     @property
     def shapes(self) -> Shapes:

@@ -1,14 +1,15 @@
 """Small convolutional networks as products of matrices, which CPUs are fast at under `vmap`."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
 
 from problems.datasets import Dataset
-from problems.networks import ACTIVATIONS, Classifier, Shapes
+from problems.networks import ACTIVATIONS, Classifier, Network, Shapes
 from problems.perceptrons import WithGains, normalized
-from problems.problem import Array, Parameters, is_whole, number
+from problems.problem import Array, Instance, Parameters, is_whole, number
 from problems.real_data import Pictures
 from problems.registry import register
 
@@ -120,3 +121,65 @@ class PatchConvNet(WithGains, Classifier):
                     hidden = normalized(hidden, next(rest), next(rest))
             hidden = ACTIVATIONS[self.activation](hidden)
         return hidden.mean(axis=(1, 2)) @ readout + bias
+
+
+def enlarged(images: Array) -> Array:
+    """Twice as high and wide: each pixel four times."""
+    n, height, width, channels = images.shape
+    twice = jnp.broadcast_to(images[:, :, None, :, None], (n, height, 2, width, 2, channels))
+    return twice.reshape(n, 2 * height, 2 * width, channels)
+
+
+@register
+@dataclasses.dataclass(frozen=True, repr=False)
+class ConvAutoencoder(Network):
+    """f = mean over samples and pixels of (x - decode(encode(x)))^2.
+
+    The encoder is convolutions of 3 x 3 and stride 2, each followed by the activation; the decoder
+    goes back through as many, each after an enlargement; the last has no activation.
+
+    Args:
+      side: the pictures are side x side, in grey.
+      channels: after each of the encoder's convolutions.
+      activation: a name of `networks.ACTIVATIONS`.
+      classes: of pictures in an instance.
+    """
+
+    side: int
+    channels: tuple[int, ...]
+    activation: str = "relu"
+    classes: int = 10
+    data: Dataset = dataclasses.field(default=Pictures(), kw_only=True)
+    init: str = dataclasses.field(default="he", kw_only=True)
+
+    def check_structure(self) -> None:
+        self.require_count("side")
+        self.require_sizes("channels")
+        halvings = 2 ** len(self.channels)
+        self.require(self.side % halvings == 0, "side", f"a multiple of {halvings}")
+
+    @property
+    def data_sizes(self) -> tuple[int, int]:
+        return self.side**2, self.classes
+
+    @property
+    def shapes(self) -> Shapes:
+        there = (1, *self.channels)
+        counts = (*there, *there[-2::-1])
+        return tuple(
+            shape for a, b in itertools.pairwise(counts) for shape in ((3, 3, a, b), (b,)))
+
+    def loss(
+        self, parameters: Parameters, data: Array, labels: Array, instance: Instance
+    ) -> Array:
+        hidden = data.reshape(-1, self.side, self.side, 1)
+        layers = list(zip(parameters[::2], parameters[1::2], strict=True))
+        half = len(layers) // 2
+        for i, (bank, bias) in enumerate(layers):
+            if i < half:
+                hidden = convolve(hidden, bank, 2) + bias
+            else:
+                hidden = convolve(enlarged(hidden), bank, 1) + bias
+            if i < len(layers) - 1:
+                hidden = ACTIVATIONS[self.activation](hidden)
+        return jnp.mean((data - hidden.reshape(data.shape)) ** 2)

@@ -26,9 +26,8 @@ def normalized(x: Array, gain: Array, shift: Array) -> Array:
     return centred * jax.lax.rsqrt(variance + 1e-5) * gain + shift
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class WithGains(Network):
-    """A network with tensors that start at 1, the gains of normalisations."""
+class WithGains:
+    """To be put before `Network`: some tensors start at 1, the gains of normalisations."""
 
     @property
     def gains(self) -> tuple[int, ...]:

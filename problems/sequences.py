@@ -32,7 +32,7 @@ def gated_states(inputs: Array, recurrent: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class _LanguageModel(Network):
+class LanguageModel(Network):
     """Mean cross entropy of the next symbol, over all places of a sequence.
 
     Args:
@@ -67,7 +67,7 @@ class _LanguageModel(Network):
 
 @register
 @dataclasses.dataclass(frozen=True, repr=False)
-class RecurrentLanguageModel(_LanguageModel):
+class RecurrentLanguageModel(LanguageModel):
     """A gated recurrent unit reads the symbols; its state is read out by an affine layer.
 
     r, z = sigmoid(e W + h U + b), c = tanh(e W_c + r * (h U_c) + b_c), h' = z h + (1 - z) c.
@@ -87,7 +87,7 @@ class RecurrentLanguageModel(_LanguageModel):
 
 @register
 @dataclasses.dataclass(frozen=True, repr=False)
-class AttentionLanguageModel(_LanguageModel):
+class AttentionLanguageModel(LanguageModel):
     """One causal self-attention layer and a ReLU perceptron, each added to its input.
 
     Tensors: embedding, positions, queries/keys/values (width, 3 width), output (width, width),

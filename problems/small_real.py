@@ -7,13 +7,16 @@ function is the same, the optimizer sees it through p / c with c = 10^U(-3, 3)).
 """
 
 import dataclasses
+import math
 
+from problems.autoencoder import Autoencoder
 from problems.networks import FullyConnected
-from problems.patch_convnet import PatchConvNet
+from problems.patch_convnet import ConvAutoencoder, PatchConvNet
 from problems.perceptrons import NormalizedPerceptron, Regressor
 from problems.problem import Problem
 from problems.real_data import Pictures, Tables, Text
-from problems.sequences import RecurrentLanguageModel, RowReader
+from problems.sequences import AttentionLanguageModel, RecurrentLanguageModel, RowReader
+from problems.transformers import PatchTransformer
 from problems.transforms import RandomRescale
 
 # What may be learned by heart, and what may not.
@@ -21,15 +24,7 @@ _FEW, _NOISY = {"few_decades": 1.5}, {"noise": 0.3}
 _PLAIN = {"l2": 0.0, "init_decades": 0.25}
 
 
-def _both(problem: Problem) -> list[Problem]:
-    """The problem on few samples, and on many with noise: one program."""
-    return [
-        dataclasses.replace(problem, data=dataclasses.replace(problem.data, **variant))
-        for variant in (_FEW, _NOISY)
-    ]
-
-
-def perceptrons() -> list[Problem]:
+def _perceptrons() -> list[Problem]:
     """Multi-layer perceptrons, on pictures and on tables."""
     pictures = Pictures(projected=0.3)
     # features, classes, hidden, activation, start, minibatch, samples, data
@@ -51,41 +46,67 @@ def perceptrons() -> list[Problem]:
         Regressor(
             16, (40, 20), "relu", init="he", batch_size=256, samples=512, init_decades=0.25),
     ]
-    return [variant for problem in problems for variant in _both(problem)]
+    return problems
 
 
 def _convnets() -> list[Problem]:
     # layers, activation, norm, minibatch
     table = (
         (((3, 1, 8), (3, 2, 16)), "relu", "none", 32),
+        (((3, 2, 12), (3, 1, 12)), "relu", "batch", 64),
+        (((2, 2, 16), (3, 2, 12)), "silu", "layer", 16),
     )
     return [
-        variant
+        PatchConvNet(8, 10, layers, activation, norm, batch_size=batch, samples=512, **_PLAIN)
         for layers, activation, norm, batch in table
-        for variant in _both(
-            PatchConvNet(8, 10, layers, activation, norm, batch_size=batch, samples=512, **_PLAIN))
     ]
 
 
 def _recurrent() -> list[Problem]:
     return [
-        *_both(RowReader(8, 10, 20, batch_size=32, samples=512, **_PLAIN)),
-        *_both(RecurrentLanguageModel(
-            32, 10, 16, data=Text(), batch_size=16, samples=512, init_decades=0.25)),
+        RowReader(8, 10, 20, batch_size=32, samples=512, **_PLAIN),
+        RecurrentLanguageModel(
+            32, 10, 16, data=Text(), batch_size=16, samples=512, init_decades=0.25),
     ]
 
 
-def _rescaled(problems: list[Problem]) -> list[Problem]:
-    return [RandomRescale(p, common_decades=3.0, tensor_decades=0.5) for p in problems]
+def _transformers() -> list[Problem]:
+    return [
+        PatchTransformer(8, 2, 10, 16, batch_size=32, samples=512, **_PLAIN),
+        AttentionLanguageModel(
+            32, 12, 16, data=Text(), batch_size=32, samples=512, init_decades=0.25),
+    ]
+
+
+def _autoencoders() -> list[Problem]:
+    pictures = {"data": Pictures(), "classes": 10, "samples": 512, "init_decades": 0.25}
+    return [
+        Autoencoder(64, (24, 8, 24), "tanh", batch_size=32, **pictures),
+        Autoencoder(64, (20,), "sigmoid", batch_size=128, init="paper", **pictures),
+        ConvAutoencoder(8, (12, 6), "relu", batch_size=32, samples=512, init_decades=0.25),
+    ]
+
+
+def _both(problem: Problem) -> list[Problem]:
+    """The problem on few samples, and on many with noise: one program."""
+    return [
+        RandomRescale(
+            dataclasses.replace(problem, data=dataclasses.replace(problem.data, **variant)),
+            common_decades=3.0,
+            tensor_decades=0.5,
+        )
+        for variant in (_FEW, _NOISY)
+    ]
 
 
 def small_real_mlp() -> list[Problem]:
     """The perceptrons of `small_real` alone."""
-    return _rescaled(perceptrons())
+    return [variant for problem in _perceptrons() for variant in _both(problem)]
 
 
 def small_real() -> list[Problem]:
     """All, and each kind of network as often as another."""
-    kinds = perceptrons(), _convnets(), _recurrent()
-    most = max(map(len, kinds))
-    return _rescaled([p for kind in kinds for p in kind * (most // len(kind))])
+    kinds = _perceptrons(), _convnets(), _recurrent(), _transformers(), _autoencoders()
+    times = math.lcm(*map(len, kinds))
+    once = [p for kind in kinds for p in kind * (times // len(kind))]
+    return [variant for problem in once for variant in _both(problem)]

@@ -24,6 +24,7 @@ from problems.functions_2d import (
     Rosenbrock,
     StyblinskiTang,
 )
+from problems.held_out import small_real_valid
 from problems.matmul import MatMulAlgorithm
 from problems.mnist import MNIST
 from problems.networks import FullyConnected, SoftmaxRegression
@@ -58,7 +59,8 @@ def suite(name: str, data_dir: str = "") -> Suite:
 
     `paper` and `released` are the sets of the two sources (the paper's without neural networks),
     `all` is `released` with the sets that are off by default, `test` is never meta-trained on,
-    `broad` is this project's own; every set that they are made of has its name too. A problem
+    `broad` and `small_real` are this project's own, `small_real_valid` is for judging what learned
+    on the latter; every set that they are made of has its name too. A problem
     that is listed twice is wanted twice as often.
 
     Args:
@@ -366,6 +368,7 @@ def test() -> Suite:
 add_suite("broad", broad)
 add_suite("small_real", small_real)
 add_suite("small_real_mlp", small_real_mlp)
+add_suite("small_real_valid", small_real_valid)
 
 
 @_set

@@ -41,6 +41,17 @@ def compiled_by_xla() -> bool:
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
+def cond(condition: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+    """`ops.cond`, without compiling a branch where the condition is known: operation by operation,
+    JAX would compile it anew at each call."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        if not isinstance(condition, jax.core.Tracer):
+            return then() if condition else otherwise()
+    return ops.cond(condition, then, otherwise)
+
+
 def torch_program(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function compiled by PyTorch, once for each shape of its arguments; where that fails, the
     function as it is, with a warning."""

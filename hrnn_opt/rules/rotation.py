@@ -22,6 +22,7 @@ from keras import ops
 
 from hrnn_opt.checks import Config, check, is_number
 from hrnn_opt.interface import Field
+from hrnn_opt.places import backend
 from hrnn_opt.places.layout import Layout
 from hrnn_opt.registry import register
 from hrnn_opt.rules.chain import Rule
@@ -71,8 +72,7 @@ def _orthonormal(matrices: Any) -> Any:
 
 
 def _next_column(k: Any, matrices_and_basis: tuple[Any, Any]) -> tuple[Any, Any]:
-    # Of the module: JAX compiles a loop's body once for each function that it sees. One made at
-    # each step would be compiled at each step, where that is taken operation by operation.
+    # Of the module: JAX compiles a loop's body once for each function that it sees.
     matrices, basis = matrices_and_basis
     here = ops.cast(ops.equal(ops.arange(matrices.shape[-1]), k), "float32")
     column = ops.matmul(matrices, ops.expand_dims(here, -1))
@@ -114,8 +114,6 @@ class Axes:
         for i, side in enumerate(self._sides):
             sizes.setdefault(side.size, []).append(i)
         self._of_one_size = list(sizes.values())
-        # One function for good: see `_next_column`.
-        self._turn_axes = self._turned_axes
 
     @functools.cached_property
     def owners(self) -> np.ndarray:
@@ -169,27 +167,23 @@ class Axes:
 
         due = ops.logical_or(steps < _INTERVAL, ops.equal(ops.mod(steps, _INTERVAL), 0.0))
         turned = due[..., None, None, None]
-        moments = self._joined(new_moments)
-        # A loop of one turn or none, and not a condition: see `_next_column`.
-        return moments, ops.fori_loop(
-            0, ops.cast(ops.any(due), "int32"), self._turn_axes,
-            (axes, moments, tuple(ops.logical_and(turned, x) for x in known)))[0]
 
-    def _turned_axes(self, _: Any, carry: tuple[Any, Any, tuple[Any, ...]]) -> tuple:
-        """(axes, moments, which matrices of each group) with those axes turned once."""
-        axes, moments, turned = carry
-        old_axes, of_sides = self._split(axes), self._split(moments)
-        new_axes = list(old_axes)
-        for sides in self._of_one_size:
-            old = ops.concatenate([old_axes[i] for i in sides], axis=-3)
-            moment = ops.concatenate([of_sides[i] for i in sides], axis=-3)
-            basis = _orthonormal(ops.matmul(moment, old) + _SHIFT * old)
-            end = 0
-            for i in sides:
-                start, end = end, end + self._sides[i].count
-                new_axes[i] = ops.where(
-                    turned[self._sides[i].group], basis[..., start:end, :, :], old_axes[i])
-        return self._joined(new_axes), moments, turned
+        def turn() -> Any:
+            old_axes = self._split(axes)
+            new_axes = list(old_axes)
+            for sides in self._of_one_size:
+                old = ops.concatenate([old_axes[i] for i in sides], axis=-3)
+                moment = ops.concatenate([new_moments[i] for i in sides], axis=-3)
+                basis = _orthonormal(ops.matmul(moment, old) + _SHIFT * old)
+                end = 0
+                for i in sides:
+                    start, end = end, end + self._sides[i].count
+                    new_axes[i] = ops.where(
+                        ops.logical_and(turned, known[self._sides[i].group]),
+                        basis[..., start:end, :, :], old_axes[i])
+            return self._joined(new_axes)
+
+        return self._joined(new_moments), backend.cond(ops.any(due), turn, lambda: axes)
 
     def turn(
         self, axes: Any, tensors: Sequence[Any], back: bool = False, cleaned: bool = False
