@@ -6,14 +6,10 @@ to take smaller ones later. What a rule knows of that, training need not find ou
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from hrnn_opt.interface import LearnedOptimizer
 from hrnn_opt.networks.hrnn.config import HierarchicalRNNConfig
-
-if TYPE_CHECKING:
-    from hrnn_opt.networks.hrnn.network import HierarchicalRNN
 
 # What the control steers to: log mean square at the fastest time scale minus that at the slowest.
 # With decays as below it is 2.15 of independent gradients. Where it is more they turn back: the
@@ -47,7 +43,7 @@ class _Draft:
     then the updates.
     """
 
-    def __init__(self, network: HierarchicalRNN) -> None:
+    def __init__(self, network: LearnedOptimizer) -> None:
         self.network = network
         self.numbers = {
             name: np.array(variable) for name, variable in network.meta_parameters.items()}
@@ -85,7 +81,7 @@ class _Draft:
             variable.assign(self.numbers[name])
 
 
-def controlled(network: HierarchicalRNN) -> None:
+def controlled(network: LearnedOptimizer) -> None:
     """Write a rule for the learning rate into a drawn network of the paper's form.
 
     Where successive gradients agree, the mean square of a fast average is that of a slow one; where
@@ -97,16 +93,17 @@ def controlled(network: HierarchicalRNN) -> None:
     means over the time scales, and what the drawn network adds to them is small.
 
     Args:
-        network: with all of the paper's features but lookahead; changed.
+        network: a `HierarchicalRNN` with all of the paper's features but lookahead; changed.
 
     Raises:
         ValueError: for a network of another form.
     """
-    if network.config != HierarchicalRNNConfig():
+    config = HierarchicalRNNConfig()
+    if network.config != config:
         raise ValueError(
             "`network` must have the default switches with start='controlled', got "
             f"{network.config}.")
-    config, draft = network.config, _Draft(network)
+    draft = _Draft(network)
     units, scales = config.parameter_units, config.time_scales
     # The parameters' inputs: scaled averages, products, logs of mean squares; see `_inputs`.
     last_product, fastest, slowest = 2 * scales - 2, 2 * scales - 1, 3 * scales - 2
