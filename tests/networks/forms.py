@@ -68,9 +68,11 @@ def is_still(form: str) -> bool:
 
 
 def gradients(steps: int, seed: int = 0, shapes=SHAPES) -> list[list[np.ndarray]]:
-    """For each step, gradients of about 1."""
+    """For each step, gradients of about 1 that go somewhere: steps of one size may end where they
+    began."""
     rng = np.random.default_rng(seed)
-    return [[rng.normal(size=shape).astype("float32") for shape in shapes] for _ in range(steps)]
+    return [[(0.3 + rng.normal(size=shape)).astype("float32") for shape in shapes]
+            for _ in range(steps)]
 
 
 def optimizer(form: str, **arguments) -> LearnedOpt:

@@ -295,14 +295,15 @@ def test_moving_some_blocks_at_a_time_changes_nothing(form, monkeypatch):
 
 @pytest.mark.parametrize("form", SOME)
 def test_half_of_the_bits_are_enough_for_what_is_not_wide(form):
-    steps = gradients(4)
+    steps = gradients(5)
     ours = Run(optimizer(form, state_dtype="bfloat16")).take(steps)
     opt = ours.optimizer
     for name, variable in opt._state_variables.items():
         assert variable.dtype == ("float32" if opt._fields[name].wide else "bfloat16"), name
-    for now, then, before in zip(
-            ours.parameters, run(form).take(steps).parameters, ours.start):
-        assert np.linalg.norm(now - then) < 0.05 * np.linalg.norm(then - before)
+    now, then, before = (
+        np.concatenate([x.reshape(-1) for x in tensors])
+        for tensors in (ours.parameters, run(form).take(steps).parameters, ours.start))
+    assert np.linalg.norm(now - then) < 0.02 * np.linalg.norm(then - before)
 
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float64")
