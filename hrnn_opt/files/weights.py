@@ -34,7 +34,7 @@ from hrnn_opt.iterates import Iterates
 from hrnn_opt.registry import config_from_dict, network_of
 
 FORMAT = "hrnn_opt.2"
-# The largest config has some 20 M numbers; ours have 8,400. A file beyond this is not weights.
+# The largest config has some 20 M numbers; ours have up to 8,349. A file beyond this is none.
 LARGEST_FILE = 128 * 2**20
 # The files of a weights folder. A config has some 700 bytes.
 FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"

@@ -8,7 +8,6 @@ import pytest
 from keras import ops
 
 from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, HierarchicalRNNConfig
-from hrnn_opt.files.resolve import shipped
 from tests.hrnn_opt.reference import Reference
 from tests.hrnn_opt.support import (
     SHAPES,
@@ -112,23 +111,18 @@ def test_averaging_counts_its_steps_in_half_precision_too():
     assert float(ops.convert_to_numpy(opt.state()["averaging_steps"])) == 2
 
 
-@pytest.mark.skipif("default" not in shipped(), reason="no weights are shipped yet")
-def test_the_default_optimizer_trains():
+def test_the_default_optimizer_trains_far_in_few_steps():
+    """160 of them, after which Adam with its own default has left 0.7 of the loss."""
     network = model(optimizer=HierarchicalLOpt())
     losses = fit(network, epochs=40)["loss"]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.01 * losses[0]
 
 
-@pytest.mark.skipif("default" in shipped(), reason="weights are shipped")
-def test_without_shipped_weights_the_default_says_what_there_is():
-    with pytest.raises(ValueError, match=r"`weights` must be one of \['untrained'\]"):
-        HierarchicalLOpt()
-
-
-def test_untrained_weights_train():
+def test_untrained_weights_train_at_the_rate_that_suits_them():
+    """At a third of it, 0.94 of the loss would be left."""
     network = model(optimizer=HierarchicalLOpt("untrained", seed=0))
     losses = fit(network, epochs=12)["loss"]
-    assert losses[-1] < 0.95 * losses[0]
+    assert losses[-1] < 0.92 * losses[0]
 
 
 # Initial learning rates.
