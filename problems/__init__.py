@@ -31,13 +31,14 @@ from problems.functions_2d import (
 from problems.matmul import MatMulAlgorithm
 from problems.mnist import MNIST, load_mnist
 from problems.networks import FullyConnected, SoftmaxRegression
-from problems.patch_convnet import PatchConvNet
+from problems.patch_convnet import ConvAutoencoder, PatchConvNet
 from problems.perceptrons import NormalizedPerceptron, Regressor
 from problems.problem import Problem
 from problems.quadratic import Bowl, Norm, PowerLawQuadratic, Quadratic
 from problems.registry import from_json, parse, register, registered, to_json
 from problems.sequences import AttentionLanguageModel, RecurrentLanguageModel, RowReader
 from problems.suites import add_suite, suite, suite_names
+from problems.transformers import PatchTransformer
 from problems.transforms import LogObjective, RandomRescale, Rescale, SparseGradients, SumOf
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "Booth",
     "Bowl",
     "Branin",
+    "ConvAutoencoder",
     "ConvNet",
     "DependencyChain",
     "FullyConnected",
@@ -63,6 +65,7 @@ __all__ = [
     "OneHotSparseSoftmaxRegression",
     "OutwardSnake",
     "PatchConvNet",
+    "PatchTransformer",
     "PowerLawQuadratic",
     "Problem",
     "ProjectionQuadratic",

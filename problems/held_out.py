@@ -19,7 +19,7 @@ from problems.networks import (
     affine_layers,
     cross_entropy,
 )
-from problems.patch_convnet import patches
+from problems.patch_convnet import patches, pieces
 from problems.perceptrons import WithGains, normalized
 from problems.problem import Array, Instance, Parameters, Problem, number
 from problems.real_data import HeldOutPictures, HeldOutTables, HeldOutText
@@ -221,8 +221,8 @@ class SeparableConvNet(_PictureNetwork):
         x = patches(self.pictures(data), 2, 2) @ parameters[0].reshape(4, w) + parameters[1]
         for i in range(2, len(parameters) - 2, 3):
             bank, across, bias = parameters[i : i + 3]
-            seen = patches(x, 3, 1).reshape(*x.shape[:3], 9, w)
-            alone = jnp.sum(seen * bank.reshape(9, w), axis=3)
+            alone = sum(
+                piece * weight for piece, weight in zip(pieces(x, 3, 1), bank.reshape(9, w)))
             x = x + jax.nn.relu(alone @ across + bias)
         return x.mean(axis=(1, 2)) @ parameters[-2] + parameters[-1]
 

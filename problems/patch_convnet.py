@@ -17,26 +17,30 @@ NORMS = "none", "layer", "batch"
 Layer = tuple[int, int, int]
 
 
-def patches(images: Array, kernel: int, stride: int) -> Array:
-    """(n, h, w, c) -> (n, ceil(h / stride), ceil(w / stride), kernel * kernel * c), zeros around.
-
-    A convolution with a bank (kernel, kernel, c, count) is these times the bank as a matrix.
-    """
-    _, height, width, _ = images.shape
+def pieces(images: Array, kernel: int, stride: int) -> list[Array]:
+    """What each place of a kernel sees: kernel^2 arrays (n, ceil(h / stride), ceil(w / stride), c),
+    row by row. There are zeros around the images (n, h, w, c), as with SAME padding."""
+    n, height, width, channels = images.shape
     rows, columns = -(-height // stride), -(-width // stride)
-    before = (kernel - 1) // 2
-    after = [(n - 1) * stride + kernel - before - size for n, size in
-             ((rows, height), (columns, width))]
-    padded = jnp.pad(images, ((0, 0), *((before, max(a, 0)) for a in after), (0, 0)))
-    pieces = [
+    missing = [max((count - 1) * stride + kernel - size, 0)
+               for count, size in ((rows, height), (columns, width))]
+    around = [(m // 2, m - m // 2) for m in missing]
+    padded = jnp.pad(images, ((0, 0), *around, (0, 0)))
+    return [
         jax.lax.slice(
             padded, (0, y, x, 0),
-            (len(images), y + (rows - 1) * stride + 1, x + (columns - 1) * stride + 1,
-             images.shape[3]),
+            (n, y + (rows - 1) * stride + 1, x + (columns - 1) * stride + 1, channels),
             (1, stride, stride, 1))
         for y in range(kernel) for x in range(kernel)
     ]
-    return jnp.concatenate(pieces, axis=-1)
+
+
+def patches(images: Array, kernel: int, stride: int) -> Array:
+    """(n, h, w, c) -> (n, ceil(h / stride), ceil(w / stride), kernel * kernel * c).
+
+    A convolution with a bank (kernel, kernel, c, count) is these times the bank as a matrix.
+    """
+    return jnp.concatenate(pieces(images, kernel, stride), axis=-1)
 
 
 def convolve(images: Array, bank: Array, stride: int) -> Array:

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from problems.datasets import Data, Dataset, log_uniform
-from problems.problem import Array, number
+from problems.datasets import Data, Dataset
+from problems.problem import Array, Parameters, number, split_like
 from problems.registry import register
 
 FILE = pathlib.Path(__file__).parent / "data" / "small_real.npz"
@@ -68,29 +68,53 @@ class Real(Dataset):
         """Draws inputs and labels, all different and free of noise."""
 
     def disturb(
-        self, key: Array, level: Array, data: Array, labels: Array, classes: int
+        self, chances: Array, level: Array, data: Array, labels: Array, classes: int
     ) -> Data:
-        """Replaces labels by classes drawn uniformly, with the probability `level`."""
-        flip_key, label_key = jax.random.split(key)
-        flipped = jax.random.bernoulli(flip_key, level, labels.shape)
-        return data, jnp.where(flipped, jax.random.randint(label_key, labels.shape, 0, classes),
-                               labels)
+        """Replaces labels by classes drawn uniformly, with the probability `level`.
+
+        Args:
+          chances: two U(0, 1) for each sample's `disturbed` values, (2, samples, disturbed).
+        """
+        flip, other = chances.reshape(2, *labels.shape)
+        return data, jnp.where(flip < level, _below(other, classes), labels)
+
+    def disturbed(self, features: int) -> int:
+        """How many values of a sample `disturb` looks at."""
+        return 1
 
     def draw(
         self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
     ) -> Data:
-        keys = jax.random.split(key, 4)
-        data, labels = self.draw_clean(keys[0], numbers, samples, features, classes)
-        level = numbers["noise"] * jax.random.uniform(keys[1], minval=0.5)
-        data, labels = self.disturb(keys[2], level, data, labels, classes)
-        part = 10.0 ** (-numbers["few_decades"] * jax.random.uniform(keys[3]))
-        chosen = jnp.arange(samples) % jnp.ceil(samples * part).astype(jnp.int32)
+        clean_key, own_key = jax.random.split(key)
+        data, labels = self.draw_clean(clean_key, numbers, samples, features, classes)
+        level, part, chances = _uniforms(
+            own_key, (), (), (2, samples, self.disturbed(features)))
+        level = numbers["noise"] * (1 + level) / 2
+        data, labels = self.disturb(chances, level, data, labels, classes)
+        different = samples * 10.0 ** (-numbers["few_decades"] * part)
+        chosen = jnp.arange(samples) % jnp.ceil(different).astype(jnp.int32)
         return data[chosen], labels[chosen]
 
 
-def _choose(key: Array, available: Array, count: int) -> Array:
+def _uniforms(key: Array, *shapes: tuple[int, ...]) -> Parameters:
+    """U(0, 1) of these shapes, cut from one draw: each generator takes long to compile."""
+    pieces = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return split_like(jax.random.uniform(key, (sum(p.size for p in pieces),)), pieces)
+
+
+def _below(chance: Array, count: Array | int) -> Array:
+    """An integer in 0 .. count - 1 from U(0, 1)."""
+    return jnp.minimum((chance * count).astype(jnp.int32), count - 1)
+
+
+def _decades(chance: Array, decades: Array) -> Array:
+    """10^U(-decades, decades) from U(0, 1)."""
+    return 10.0 ** (decades * (2 * chance - 1))
+
+
+def _choose(chances: Array, available: Array, count: int) -> Array:
     """`count` different places where `available` holds, in random order; then the others."""
-    return jnp.argsort(jax.random.uniform(key, available.shape) + ~available)[:count]
+    return jnp.argsort(chances + ~available)[:count]
 
 
 # Pictures.
@@ -218,30 +242,33 @@ class Pictures(Real):
         self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
     ) -> Data:
         bank = _Bank(*(jnp.asarray(field) for field in self.bank()))
-        keys = iter(jax.random.split(key, 12))
+        most = max(self.source_classes)
+        own_key, sample_key, mixing_key = jax.random.split(key, 3)
+        own = _uniforms(own_key, (3,), (most,), (), (), (), ())
+        source_chance, class_chance, spread, dark, mixed, scale = own
+        each = _uniforms(sample_key, *[(samples,)] * 2, *[(samples, 1)] * 5)
+        label_chance, cell_chance, *map_chances = each
+
+        # The first of arrivals at these rates: each source as often as its share.
         shares = jnp.stack([numbers[name] for name in ("digits", "letters", "photographs")])
-        source = jax.random.categorical(next(keys), jnp.log(shares))
-        available = jnp.arange(max(self.source_classes)) < bank.classes[source]
-        chosen = bank.first_class[source] + _choose(next(keys), available, classes)
-        labels = jax.random.randint(next(keys), (samples,), 0, classes)
+        source = jnp.argmin((1e-9 - jnp.log1p(-source_chance)) / shares)
+        available = jnp.arange(most) < bank.classes[source]
+        chosen = bank.first_class[source] + _choose(class_chance, available, classes)
+        labels = _below(label_chance, classes)
         kind = chosen[labels]
-        cells = bank.cells[kind]
-        cell = jax.random.randint(next(keys), (samples,), 0, cells)
+        cell = _below(cell_chance, bank.cells[kind])
         place = bank.place[bank.first_cell[kind] + cell]
 
-        spread = numbers["spread"] * jax.random.uniform(next(keys))
-
-        def uniform(bound: float, *shape: int) -> Array:
-            drawn = jax.random.uniform(next(keys), (samples, 1, *shape), minval=-1.0)
-            return spread * bound * drawn
-
-        angle, growth, shear, shift = uniform(0.3), uniform(0.2), uniform(0.2), uniform(1.0, 2)
+        bounds = 0.3, 0.2, 0.2, 1.0, 1.0
+        angle, growth, shear, right_shift, down_shift = (
+            numbers["spread"] * spread * bound * (2 * chance - 1)
+            for bound, chance in zip(bounds, map_chances, strict=True))
         # From the grid asked for, centred, to places in the cell.
         side = math.isqrt(features)
         grid = (jnp.arange(side) + 0.5) * _SEEN / side - _SEEN / 2
         y, x = (axis.ravel() for axis in jnp.meshgrid(grid, grid, indexing="ij"))
-        u = (jnp.cos(angle) * x - jnp.sin(angle) * y + shear * y) / (1 + growth) + shift[..., 0]
-        v = (jnp.sin(angle) * x + jnp.cos(angle) * y) / (1 + growth) + shift[..., 1]
+        u = (jnp.cos(angle) * x - jnp.sin(angle) * y + shear * y) / (1 + growth) + right_shift
+        v = (jnp.sin(angle) * x + jnp.cos(angle) * y) / (1 + growth) + down_shift
         last = _CELL - 1
         u, v = jnp.clip(u + last / 2, 0, last), jnp.clip(v + last / 2, 0, last)
         left = jnp.minimum(u.astype(jnp.int32), last - 1)
@@ -256,12 +283,10 @@ class Pictures(Real):
             return here * (1 - right) + there * right
 
         data = (row(corner) * (1 - below) + row(corner + stride) * below) / 240
-        data = data - jax.random.uniform(next(keys)) * data.mean()
-        keys = jax.random.split(next(keys), 3)
-        mixing = jax.random.normal(keys[0], (features, features)) / features**0.5
-        mixed = jax.random.bernoulli(keys[1], numbers["projected"])
-        data = jnp.where(mixed, data @ mixing, data)
-        return data * log_uniform(keys[2], numbers["scale_decades"]), labels
+        data = data - dark * data.mean()
+        mixing = jax.random.normal(mixing_key, (features, features)) / features**0.5
+        data = jnp.where(mixed < numbers["projected"], data @ mixing, data)
+        return data * _decades(scale, numbers["scale_decades"]), labels
 
 
 @register
@@ -381,33 +406,36 @@ class Tables(Real):
         self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
     ) -> Data:
         stored = self.tables()
-        keys = jax.random.split(key, 9)
-        table = jax.random.randint(keys[0], (), 0, len(stored.rows))
+        own_key, mixing_key = jax.random.split(key)
+        width = stored.columns.shape[1]
+        chances = _uniforms(
+            own_key, (), (width,), (), (samples,), (width,), (), (), (_LEVELS,))
+        table, any_target, own, row, order, mixed, scale, dealt = chances
+        table = _below(table, len(stored.rows))
         tables = _Tables(*(jnp.asarray(field)[table] for field in stored))
-        any_target = _choose(keys[1], tables.targets, 1)[0]
-        own = tables.targets[0] & jax.random.bernoulli(keys[2])
-        target = jnp.where(own, 0, any_target)
-        row = jax.random.randint(keys[3], (samples,), 0, tables.rows)
+        target = jnp.argmin(any_target + ~tables.targets)
+        target = jnp.where((own < 0.5) & tables.targets[0], 0, target)
+        row = _below(row, tables.rows)
 
-        width = len(tables.columns)
         others = tables.columns & (jnp.arange(width) != target)
         count = others.sum()
         places = jnp.arange(features)
-        # Where it asks for more columns than all tables have, the last come again: unused.
-        order = jnp.pad(_choose(keys[4], others, features), (0, max(features - width, 0)))
+        # Where it asks for more columns than the widest table has, these are mixtures.
+        order = jnp.pad(_choose(order, others, features), (0, max(features - width, 0)))
         chosen = jax.nn.one_hot(order, width, axis=0)
-        mixtures = jax.random.normal(keys[5], (width, features)) * others[:, None] / count**0.5
-        mixed = jax.random.bernoulli(keys[6], numbers["mixed"]) | (places >= count)
+        mixtures = jax.random.normal(mixing_key, (width, features))
+        mixtures *= others[:, None] / count**0.5
+        mixed = (mixed < numbers["mixed"]) | (places >= count)
         data = tables.values[row] @ jnp.where(mixed, mixtures, chosen)
-        data = data * log_uniform(keys[7], numbers["scale_decades"])
-        return data, self.labels(keys[8], tables, row, target, classes)
+        data = data * _decades(scale, numbers["scale_decades"])
+        return data, self.labels(dealt, tables, row, target, classes)
 
     def labels(
-        self, key: Array, tables: _Tables, row: Array, target: Array, classes: int
+        self, chances: Array, tables: _Tables, row: Array, target: Array, classes: int
     ) -> Array:
         """The classes of the rows."""
         count = tables.level_count[target]
-        at_random = _choose(key, jnp.arange(_LEVELS) < count, _LEVELS) % classes
+        at_random = _choose(chances, jnp.arange(_LEVELS) < count, _LEVELS) % classes
         in_order = jnp.arange(_LEVELS) * classes // jnp.maximum(count, classes)
         dealt = jnp.where(tables.unordered & (target == 0), at_random, in_order)
         return dealt[tables.levels[row, target]]
@@ -419,15 +447,17 @@ class TableValues(Tables):
     """As `Tables`, with the column's values, of mean 0 and deviation 1, in place of classes."""
 
     def labels(
-        self, key: Array, tables: _Tables, row: Array, target: Array, classes: int
+        self, chances: Array, tables: _Tables, row: Array, target: Array, classes: int
     ) -> Array:
         return tables.values[row, target]
 
     def disturb(
-        self, key: Array, level: Array, data: Array, labels: Array, classes: int
+        self, chances: Array, level: Array, data: Array, labels: Array, classes: int
     ) -> Data:
         """Adds N(0, level^2) to the values."""
-        return data, labels + level * jax.random.normal(key, labels.shape)
+        radius, angle = chances.reshape(2, *labels.shape)
+        normal = jnp.sqrt(-2 * jnp.log1p(-radius)) * jnp.cos(2 * jnp.pi * angle)
+        return data, labels + level * normal
 
 
 @register
@@ -470,22 +500,24 @@ class Text(Real):
         self, key: Array, numbers: dict[str, Any], samples: int, features: int, classes: int
     ) -> Data:
         texts, lengths = _texts(self.prefix)
-        keys = jax.random.split(key, 5)
-        book = jax.random.randint(keys[0], (), 0, len(texts))
+        book, part, first, start, name = _uniforms(key, (), (), (), (samples,), (classes,))
+        book = _below(book, len(texts))
         length = jnp.asarray(lengths)[book] - features
-        part = (length * 10.0 ** jax.random.uniform(keys[1], minval=-2.0, maxval=0.0)).astype(int)
-        first = jax.random.randint(keys[2], (), 0, length - part + 1)
-        starts = first + jax.random.randint(keys[3], (samples,), 0, jnp.maximum(part, 1))
-        symbols = jnp.asarray(texts)[book, starts[:, None] + jnp.arange(features + 1)]
-        names = jax.random.permutation(keys[4], classes)
+        part = (length * 10.0 ** (-2 * part)).astype(jnp.int32)
+        start = _below(first, length - part + 1) + _below(start, part)
+        symbols = jnp.asarray(texts)[book, start[:, None] + jnp.arange(features + 1)]
+        names = jnp.argsort(name)
         data = names[jnp.minimum(symbols, classes - 1)]
         return data.astype(jnp.int32), jnp.zeros(samples, jnp.int32)
 
+    def disturbed(self, features: int) -> int:
+        return features + 1
+
     def disturb(
-        self, key: Array, level: Array, data: Array, labels: Array, classes: int
+        self, chances: Array, level: Array, data: Array, labels: Array, classes: int
     ) -> Data:
         """Replaces symbols by others drawn uniformly, with the probability `level`."""
-        return super().disturb(key, level, labels, data, classes)[::-1]
+        return super().disturb(chances, level, labels, data, classes)[::-1]
 
 
 @register

@@ -1,9 +1,10 @@
 """The suites of small networks on real data: each of their programs, and what they have in common.
 
-One compiled program a task: it draws instances of all the numbers that share the program, looks at
-start, gradient and curvature, and goes 300 steps of Adam on the problem that is not rescaled.
+Compiling is most of the time, so that each program has one gradient and one objective compiled,
+which Adam takes 300 steps with; draws of data that have the same shape are compiled once.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -14,15 +15,13 @@ pytest.importorskip("jax")
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import problems
 from problems.problem import shared_numbers
-from tests.problems.helpers import at
 
-INSTANCES, STEPS, RATE = 3, 300, 1e-2
-# What noise keeps Adam from in these steps, in parts of the first objective; it would be more with
-# fewer steps. Autoencoders have no noise: their bottleneck is in the way.
+INSTANCES, STEPS, RATE = 2, 300, 1e-2
+# What noise keeps Adam from in these steps, in parts of the first objective. Autoencoders have no
+# noise: their bottleneck is in the way.
 LEAST = {"Regressor": 3e-3, "Autoencoder": 1e-3, "ConvAutoencoder": 1e-3}
 
 
@@ -30,11 +29,18 @@ def inner(problem):
     return getattr(problem, "problem", problem)
 
 
+def smaller(problem):
+    """It without the rescaling, and with an objective on all of fewer samples."""
+    samples = min(inner(problem).samples, 1024)
+    return dataclasses.replace(inner(problem), samples=samples, objective_samples=None)
+
+
 def groups():
+    """The problems that share a program, those of all suites."""
     found = {}
     for name in ("small_real", "small_real_mlp", "small_real_valid"):
         for problem in problems.suite(name):
-            found.setdefault(problem.program, {})[inner(problem)] = None
+            found.setdefault(problem.program, {})[smaller(problem)] = None
     return [tuple(group) for group in found.values()]
 
 
@@ -42,61 +48,96 @@ GROUPS = groups()
 each_group = pytest.mark.parametrize("group", GROUPS, ids=lambda group: repr(group[0])[:48])
 
 
-def dot(a, b):
-    return sum(jnp.sum(x * y) for x, y in zip(a, b, strict=True))
+@functools.cache
+def drawer(kind, *sizes):
+    """Draws data of a kind, an instance for each of some keys."""
+    return jax.jit(jax.vmap(lambda key, numbers: kind().draw(key, numbers, *sizes)))
 
 
-def examine(problem, key, numbers):
-    keys = jax.random.split(key, 4)
-    instance = problem.sample_instance(keys[0], numbers)
-    start = problem.initial_parameters(keys[1], instance)
-    batches = problem.batches(keys[2], 0, STEPS, instance)
-    first = at(batches, 0)
+def drawn(group):
+    """INSTANCES of each problem as `sample_instance` makes them, but for the scale of the start,
+    which is 1. The instances of one problem have the keys of those of another."""
+    numbers = jax.tree.map(lambda leaf: jnp.repeat(leaf, INSTANCES), shared_numbers(group))
+    keys = jnp.tile(jax.random.split(jax.random.key(0), INSTANCES), len(group))
+    draw = drawer(type(group[0].data), group[0].samples, *group[0].data_sizes)
+    data, labels = draw(keys, numbers.pop("data"))
+    return {**numbers, "data": data, "labels": labels, "init_scale": jnp.ones(len(data))}
 
-    def gradient(parameters):
-        return problem.gradient(parameters, instance, first)
 
-    # Along a third of the gradient and two thirds of chance, as long as the gradient's norm.
-    slope, bend = jax.jvp(gradient, (start,), (gradient(start),))
-    noise = [jax.random.normal(jax.random.fold_in(keys[3], i), t.shape)
-             for i, t in enumerate(start)]
-    length = jnp.sqrt(dot(slope, slope))
-    way = [g / length + 2 * e / jnp.sqrt(dot(noise, noise)) for g, e in zip(slope, noise)]
+def total(tensors):
+    """Sums over all but the first axis."""
+    return sum(np.sum(t, axis=tuple(range(1, t.ndim)), dtype=np.float64) for t in tensors)
 
-    def along(size):
-        moved = tuple(p + size * w for p, w in zip(start, way))
-        return problem.minibatch_objective(moved, instance, first)
 
-    optimizer = optax.adam(RATE)
+def scaled(factors, tensors):
+    return [np.expand_dims(factors, tuple(range(1, t.ndim))) * t for t in tensors]
 
-    def step(carry, batch):
-        parameters, state = carry
-        updates, state = optimizer.update(problem.gradient(parameters, instance, batch), state)
-        return (optax.apply_updates(parameters, updates), state), None
 
-    (after, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), batches)
-    return {
-        "start": start, "gradient": slope, "curvature": bend,
-        "difference": (along(3e-3) - along(-3e-3)) / 6e-3, "directional": dot(slope, way),
-        "before": problem.objective(start, instance), "after": problem.objective(after, instance),
-        "data": instance["data"],
-    }
+def moved(parameters, size, way):
+    return tuple(np.float32(p + size * w) for p, w in zip(parameters, way, strict=True))
+
+
+def adam(gradient, parameters, instance, orders):
+    """Adam's parameters after the batches (steps, batch)."""
+    first = second = tuple(0.0 for _ in parameters)
+    for t, index in enumerate(orders, 1):
+        g = gradient(parameters, instance, index)
+        first = [0.9 * m + 0.1 * np.asarray(x) for m, x in zip(first, g)]
+        second = [0.999 * v + 0.001 * np.asarray(x) ** 2 for v, x in zip(second, g)]
+        way = [m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+               for m, v in zip(first, second)]
+        parameters = moved(parameters, -RATE, way)
+    return parameters
 
 
 @functools.cache
 def examined(group):
-    """Each result as (numbers, instances, ...)."""
-    numbers = shared_numbers(group)
-    keys = jax.random.split(jax.random.key(0), INSTANCES)
-    over_instances = jax.vmap(functools.partial(examine, group[0]), (0, None))
-    return jax.tree.map(np.asarray, jax.jit(jax.vmap(over_instances, (None, 0)))(keys, numbers))
+    """Each result as (problems, INSTANCES, ...)."""
+    found = flat_examined(group)
+    return jax.tree.map(
+        lambda leaf: np.reshape(leaf, (len(group), INSTANCES, *np.shape(leaf)[1:])), found)
+
+
+def flat_examined(group):
+    problem, instance = group[0], drawn(group)
+    batch = problem.batch_size
+    count, samples = instance["data"].shape[:2]
+    keys = jax.random.split(jax.random.key(1), count)
+    start = jax.jit(jax.vmap(problem.initial_parameters))(keys, instance)
+    start = tuple(np.asarray(tensor) for tensor in start)
+    objective = jax.jit(jax.vmap(problem.objective))
+    gradient = jax.jit(jax.vmap(
+        lambda x, i, index: problem.gradient(x, i, {"index": index}), (0, 0, None)))
+
+    # An epoch of minibatches, whose mean is the objective's gradient.
+    epoch = np.arange(samples).reshape(-1, batch)
+    each = [[np.asarray(t) for t in gradient(start, instance, index)] for index in epoch]
+    full = [np.mean(tensors, axis=0) for tensors in zip(*each, strict=True)]
+    # Along the gradient and twice as far by chance.
+    generator = np.random.default_rng(0)
+    chance = [generator.normal(size=t.shape) for t in full]
+    way = [a + b for a, b in zip(
+        scaled(total([t**2 for t in full]) ** -0.5, full),
+        scaled(2 * total([t**2 for t in chance]) ** -0.5, chance), strict=True)]
+    ends = [objective(moved(start, size, way), instance) for size in (3e-3, -3e-3)]
+    order = np.random.default_rng(1)
+    epochs = -(-STEPS * batch // samples)
+    orders = np.concatenate([order.permutation(samples) for _ in range(epochs)])
+    after = adam(gradient, start, instance, orders[: STEPS * batch].reshape(STEPS, batch))
+    return {
+        "start": start, "gradient": full, "data": instance["data"],
+        "spread": [np.std(tensors, axis=0) for tensors in zip(*each, strict=True)],
+        "difference": (ends[0] - ends[1]) / 6e-3,
+        "directional": total([g * w for g, w in zip(full, way, strict=True)]),
+        "before": objective(start, instance), "after": objective(after, instance),
+    }
 
 
 @each_group
 def test_shapes_and_finite_values(group):
     found = examined(group)
     assert 1000 <= sum(map(math.prod, group[0].shapes)) <= 10_000
-    for name in ("start", "gradient", "curvature"):
+    for name in ("start", "gradient"):
         assert tuple(t.shape[2:] for t in found[name]) == group[0].shapes
         assert all(np.isfinite(t).all() for t in found[name])
     assert all(np.any(t != 0) for t in found["gradient"])
@@ -105,18 +146,20 @@ def test_shapes_and_finite_values(group):
 
 
 @each_group
-def test_gradient_is_the_difference_quotient(group):
+def test_minibatch_gradients_average_to_the_difference_quotient_of_the_objective(group):
     found = examined(group)
-    np.testing.assert_allclose(found["difference"], found["directional"], rtol=0.03, atol=3e-3)
+    assert max(spread.max() for spread in found["spread"]) > 0
+    # Where a minibatch is normalised by its own mean and variance, they do so only about.
+    tolerance = 0.2 if getattr(group[0], "norm", "") == "batch" else 0.03
+    np.testing.assert_allclose(
+        found["difference"], found["directional"], rtol=tolerance, atol=tolerance / 10)
 
 
 @each_group
 def test_instances_differ(group):
     data = examined(group)["data"]
-    assert np.all(data.std(axis=(1, 2, 3)) > 0)
-    for a in range(INSTANCES):
-        for b in range(a):
-            assert np.mean(data[:, a] == data[:, b]) < 0.5
+    assert np.all(data.std(axis=(2, 3)) > 0)
+    assert np.all(np.mean(data[:, 0] == data[:, 1], axis=(1, 2)) < 0.5)
 
 
 @each_group
@@ -124,45 +167,21 @@ def test_adam_lowers_the_objective_and_noise_bounds_it(group):
     found = examined(group)
     ratio = found["after"] / found["before"]
     assert np.all(ratio < 0.9)
-    assert ratio.mean() < 0.6
+    assert ratio.mean() < 0.7
     for problem, ratios in zip(group, ratio, strict=True):
         if problem.data.noise:
-            assert np.all(ratios > LEAST.get(type(problem).__name__, 0.1))
+            assert np.all(ratios > LEAST.get(type(problem).__name__, 0.03))
 
 
 def test_few_samples_are_learned_by_heart():
-    """Of the tasks with few samples, some are as good as solved in 300 steps: of most programs."""
-    solved = [
-        np.any(ratios < 0.02)
-        for group in GROUPS for problem, ratios in zip(
-            group, examined(group)["after"] / examined(group)["before"], strict=True)
-        if problem.data.few_decades]
+    """By most networks, of those instances that have fewer."""
+    solved = []
+    for group in GROUPS:
+        found = examined(group)
+        for problem, ratios in zip(group, found["after"] / found["before"], strict=True):
+            if problem.data.few_decades:
+                solved.append(ratios.min() < 0.05)
     assert np.mean(solved) > 0.5
-
-
-@each_group
-def test_an_epoch_of_minibatch_gradients_averages_to_the_full_one(group):
-    problem = group[0]
-    if getattr(problem, "norm", "") == "batch" or problem.objective_samples:
-        pytest.skip("the objective is not the mean of the minibatches'")
-    steps = problem.samples // problem.batch_size
-
-    def compare(key):
-        instance, start, batches = setup_from(problem, key, steps)
-        seen = jax.lax.map(lambda batch: problem.gradient(start, instance, batch), batches)
-        return seen, jax.grad(problem.objective)(start, instance)
-
-    seen, full = jax.jit(compare)(jax.random.key(1))
-    for a, b in zip(seen, full, strict=True):
-        np.testing.assert_allclose(a.mean(axis=0), b, rtol=1e-3, atol=1e-5)
-        assert np.std(a, axis=0).max() > 0
-
-
-def setup_from(problem, key, steps):
-    keys = jax.random.split(key, 3)
-    instance = problem.sample_instance(keys[0])
-    start = problem.initial_parameters(keys[1], instance)
-    return instance, start, problem.batches(keys[2], 0, steps, instance)
 
 
 @pytest.mark.parametrize("name", ["small_real", "small_real_mlp"])
@@ -174,7 +193,7 @@ def test_all_is_rescaled_and_programs_are_few(name):
         assert (problem.common_decades, problem.tensor_decades) == (3.0, 0.5)
         assert sum(map(math.prod, problem.shapes)) <= 5000
         assert 8 <= problem.problem.batch_size <= 256
-        assert problem.problem.samples <= 1024
+        assert (problem.problem.samples, problem.problem.objective_samples) == (4096, 512)
 
 
 def test_kinds_are_equally_often():
@@ -191,21 +210,25 @@ def test_kinds_are_equally_often():
 
 
 def test_rescaling_leaves_the_function_as_it_is():
-    problem = problems.suite("small_real_mlp")[0]
+    whole = problems.suite("small_real_mlp")[0]
+    network = dataclasses.replace(
+        whole.problem, samples=32, batch_size=None, objective_samples=None)
+    problem = dataclasses.replace(whole, problem=network)
 
     def run(key):
-        instance, start, batches = setup_from(problem, key, 1)
-        plain = problem.inner(start, instance)
-        gradients = (
-            problem.gradient(start, instance, at(batches, 0)),
-            problem.problem.gradient(plain, instance["problem"], at(batches["problem"], 0)))
+        instance_key, start_key = jax.random.split(key)
+        instance = problem.sample_instance(instance_key)
+        start = problem.initial_parameters(start_key, instance)
+        plain, batch = problem.inner(start, instance), {"noise": key}
+        seen = problem.gradient(start, instance, {"problem": batch})
+        below = problem.problem.gradient(plain, instance["problem"], batch)
         return (
             problem.objective(start, instance),
             problem.problem.objective(plain, instance["problem"]),
-            instance["tensor_scales"], [t.std() for t in start[::2]], gradients)
+            instance["tensor_scales"], start[0].std(), seen, below)
 
     keys = jax.random.split(jax.random.key(0), 64)
-    outer, inside, scales, spreads, (seen, plain) = jax.jit(jax.vmap(run))(keys)
+    outer, inside, scales, spread, seen, plain = jax.jit(jax.vmap(run))(keys)
     np.testing.assert_allclose(outer, inside, rtol=1e-5)
     decades = np.log10(scales)
     assert np.abs(decades).max() <= 3.5
@@ -215,7 +238,7 @@ def test_rescaling_leaves_the_function_as_it_is():
     apart = decades - common[:, None]
     assert 0.2 < apart.std() < 0.3
     # The network itself has the start of `init`, up to `init_decades`.
-    assert np.ptp(np.log10(spreads[0] / scales[:, 0])) < 0.6
+    assert np.ptp(np.log10(spread / scales[:, 0])) < 0.6
     for i, (a, b) in enumerate(zip(seen, plain, strict=True)):
         shape = (-1, *(1,) * (b.ndim - 1))
         np.testing.assert_allclose(a * scales[:, i].reshape(shape), b, rtol=1e-4, atol=1e-6)

@@ -16,7 +16,8 @@ import problems
 from problems import datasets
 from problems.problem import shared_numbers
 
-SPECS = [p for name in ("all", "test", "broad") for p in problems.suite(name)]
+SUITES = "all", "test", "broad", "small_real", "small_real_valid"
+SPECS = list(dict.fromkeys(p for name in SUITES for p in problems.suite(name)))
 
 
 @pytest.mark.parametrize("problem", SPECS, ids=lambda problem: repr(problem)[:60])
@@ -179,6 +180,6 @@ def test_the_paper_trains_on_no_network():
     assert "FullyConnected" in released
     assert not any(
         isinstance(getattr(p, "data", None), problems.MNIST)
-        for name in ("paper", "released", "all", "broad")
+        for name in ("paper", "released", "all", "broad", "small_real", "small_real_valid")
         for p in problems.suite(name)
     )
