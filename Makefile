@@ -28,6 +28,7 @@ test: lint
 
 lint: .venv-dev/ready
 	@.venv-dev/bin/ruff check --quiet .
+	@.venv-dev/bin/mypy --no-error-summary
 
 docs: .venv-docs/ready
 	@.venv-docs/bin/mkdocs build --strict --quiet

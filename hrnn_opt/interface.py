@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from hrnn_opt.checks import Config
+from hrnn_opt import checks
 from hrnn_opt.iterates import Iterates, Plain
 from hrnn_opt.places.layout import Layout
 
@@ -49,7 +49,7 @@ class Field:
             "parameter": (layout.blocks, layout.lanes), "tensor": (layout.tensors,), "model": (),
         }.get(self.of)
         if place is None:
-            place = (len(self.owners(layout)),)
+            place = (len(self._owners(layout)),)
         return (*self.leading, *models, *place)
 
     @property
@@ -64,8 +64,15 @@ class Field:
         if self.of == "parameter":
             active = layout.to_lanes(active)
         elif self.of == "vector":
-            active = ops.take(active, self.owners(layout), axis=-1)
+            active = ops.take(active, self._owners(layout), axis=-1)
         return ops.where(active, new, old)
+
+    def _owners(self, layout: Layout) -> np.ndarray:
+        if self.of != "vector" or self.owners is None:
+            raise ValueError(
+                "`of` must be 'parameter', 'tensor', 'model', or 'vector' with `owners`, got "
+                f"{self.of!r}.")
+        return self.owners(layout)
 
 
 class Seen(NamedTuple):
@@ -116,8 +123,8 @@ class NetworkConfig:
     """What decides the form of a learned optimizer: a network's config, and those of the rules
     around it, the outermost first."""
 
-    core: Config
-    rules: tuple[Config, ...] = ()
+    core: checks.Config
+    rules: tuple[checks.Config, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -151,7 +158,7 @@ class LearnedOptimizer(keras.layers.Layer):
         starts: by name, functions that write start values into a network that was just made.
     """
 
-    Config: ClassVar[type[Config]]
+    Config: ClassVar[type[checks.Config]]
     needs: ClassVar[frozenset[str]] = frozenset()
     still: bool = True
     takes_log_rates: bool = False
@@ -159,13 +166,14 @@ class LearnedOptimizer(keras.layers.Layer):
     hierarchical: bool = False
     starts: ClassVar[Mapping[str, Callable[[Any], None]]] = {"drawn": lambda network: None}
 
-    def __init__(self, config: Config | None = None, **kwargs: Any) -> None:
+    def __init__(self, config: checks.Config | None = None, **kwargs: Any) -> None:
         # Whatever Keras's policy is: it is the models' business.
         super().__init__(dtype="float32", autocast=False, **kwargs)
         if config is not None and not isinstance(config, self.Config):
             raise ValueError(
                 f"`config` must be a {self.Config.__name__}, got {type(config).__name__}.")
-        self.config = config or self.Config()
+        # Of the class that a subclass names.
+        self.config: Any = config or self.Config()
 
     # To be implemented.
 

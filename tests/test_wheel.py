@@ -27,7 +27,7 @@ def test_the_wheel_holds_the_package_alone(wheel):
     package = ROOT / "hrnn_opt"
     expected = {
         path.relative_to(ROOT).as_posix()
-        for path in [*package.glob("*.py"), *package.glob("pretrained/*")]}
+        for path in [*package.rglob("*.py"), *package.glob("pretrained/*")]}
     assert set(names) == expected
 
 

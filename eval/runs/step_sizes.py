@@ -6,9 +6,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from hrnn_opt.events import EventWriter
 
 from hrnn_opt.training.dynamics import tag
+from hrnn_opt.training.events import EventWriter
 
 UPDATE = "update RMS"
 

@@ -12,7 +12,7 @@ from typing import Any
 from hrnn_opt.files import format_1, hub
 from hrnn_opt.files.weights import Pretrained, parse_settings
 from hrnn_opt.interface import LearnedOptimizer, NetworkConfig
-from hrnn_opt.registry import DEFAULT_KIND, config_from_dict, kinds, network_of
+from hrnn_opt.registry import DEFAULT_KIND, config_from_dict, network_of
 
 UNTRAINED = "untrained"
 # Of 0.001, 0.003, 0.01, 0.03 and 0.1 the best on a convnet for 8 x 8 digits, for 15 epochs.
@@ -80,8 +80,7 @@ def _find(weights: Any, lookahead: bool, seed: int) -> Pretrained:
 
 
 def _default_config(lookahead: bool) -> NetworkConfig:
-    kind = kinds()[DEFAULT_KIND]
-    return NetworkConfig(kind.Config(lookahead=lookahead))
+    return config_from_dict({"kind": DEFAULT_KIND, "lookahead": lookahead})
 
 
 def untrained(config: NetworkConfig, seed: int = 0) -> Pretrained:

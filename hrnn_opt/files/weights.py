@@ -114,9 +114,10 @@ class Pretrained:
         arrays = self.arrays and {
             name: array for name, array in self.arrays.items() if not name.startswith("attention_")
         }
-        core = dataclasses.replace(self.config.core, lookahead=False)
-        return dataclasses.replace(
-            self, config=dataclasses.replace(self.config, core=core), arrays=arrays)
+        core: Any = self.config.core
+        config = dataclasses.replace(
+            self.config, core=dataclasses.replace(core, lookahead=False))
+        return dataclasses.replace(self, config=config, arrays=arrays)
 
     def settings(self) -> dict[str, Any]:
         """The settings by name, as JSON holds them."""
@@ -126,6 +127,12 @@ class Pretrained:
             "learning_rate": self.learning_rate,
         }
 
+    @property
+    def _numbers(self) -> dict[str, np.ndarray]:
+        if self.arrays is None:
+            raise ValueError("`arrays` must be there where weights are written, got None.")
+        return self.arrays
+
     def to_bytes(self) -> bytes:
         """The content of a weights file."""
         metadata = {
@@ -134,7 +141,7 @@ class Pretrained:
             "settings": json.dumps(self.settings()),
         }
         # Not `ascontiguousarray`, which gives a scalar an axis.
-        arrays = {name: np.asarray(array, order="C") for name, array in self.arrays.items()}
+        arrays = {name: np.asarray(array, order="C") for name, array in self._numbers.items()}
         content = safetensors.numpy.save(arrays, metadata=metadata)
         # Its header is in an order drawn anew each time; the same weights shall be the same bytes.
         header, data = _split(content)
@@ -183,7 +190,7 @@ class Pretrained:
             FILE: content,
             CONFIG_FILE: (json.dumps(description, indent=2) + "\n").encode(),
             CARD_FILE: model_card(
-                self.config, self.settings(), sum(array.size for array in self.arrays.values()),
+                self.config, self.settings(), sum(array.size for array in self._numbers.values()),
                 hashlib.sha256(content).hexdigest(), card).encode(),
         }
 

@@ -43,7 +43,9 @@ class _Pieces:
     def __init__(self, shape: tuple[int, ...], spec: Spec, mesh: dict[str, int]) -> None:
         self.shape = shape
         names = list(mesh)
-        cut, self._split, self._rest_axes, place = [], [], [], {}
+        self._split: list[int] = []
+        self._rest_axes: list[int] = []
+        place: dict[str, int] = {}
         for n, over in zip(shape, spec):
             for name in over:
                 place[name] = len(self._split)
@@ -172,7 +174,7 @@ def _sharding(variable: keras.Variable) -> Any:
 def layout_of(variables: Sequence[keras.Variable]) -> Layout:
     """The layout for these variables, none of them empty: sharded where they are."""
     shapes = [tuple(variable.shape) for variable in variables]
-    shardings = [None]
+    shardings: list[Any] = [None]
     if keras.backend.backend() == "jax":
         shardings = [_sharding(variable) for variable in variables]
     split = [sharding for sharding in shardings if sharding is not None]
@@ -181,9 +183,9 @@ def layout_of(variables: Sequence[keras.Variable]) -> Layout:
     import jax
 
     mesh = split[0].mesh
-    specs = []
+    specs: list[Spec] = []
     for shape, sharding in zip(shapes, shardings):
-        entries = tuple(sharding.spec) if sharding is not None else ()
+        entries: tuple[Any, ...] = tuple(sharding.spec) if sharding is not None else ()
         entries += (None,) * (len(shape) - len(entries))
         specs.append(tuple(
             () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)

@@ -70,7 +70,7 @@ class Alignment(Rule):
                 name=f"alignment_{name}", shape=(), initializer=keras.initializers.Constant(value)))
 
     @property
-    def needs(self):
+    def needs(self):  # type: ignore[override]
         return self.inner.needs | {"offset"}
 
     @property

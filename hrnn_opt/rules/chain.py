@@ -80,7 +80,7 @@ class Rule(LearnedOptimizer):
     # What follows.
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
         return self.inner.needs
 
     @property

@@ -46,13 +46,13 @@ class _Side(NamedTuple):
     Attributes:
         group: position among the shapes.
         columns: whether it is the columns.
-        count, size: of the matrices, and of their rows or columns.
-        place: where its (count, size, size) numbers lie in the flat vector of all sides.
+        matrices, size: how many they are, and the size of their rows or columns.
+        place: where its (matrices, size, size) numbers lie in the flat vector of all sides.
     """
 
     group: int
     columns: bool
-    count: int
+    matrices: int
     size: int
     place: slice
 
@@ -125,7 +125,7 @@ class Axes:
     def init_state(self, models: tuple[int, ...] = ()) -> tuple[Any, Any]:
         """(..., numbers) second moments of no gradient, and the parameters' own axes."""
         axes = np.concatenate([
-            np.tile(np.eye(side.size, dtype="float32").reshape(-1), side.count)
+            np.tile(np.eye(side.size, dtype="float32").reshape(-1), side.matrices)
             for side in self._sides])
         return (ops.zeros((*models, self.numbers)),
                 ops.copy(ops.broadcast_to(ops.convert_to_tensor(axes), (*models, self.numbers))))
@@ -177,7 +177,7 @@ class Axes:
                 basis = _orthonormal(ops.matmul(moment, old) + _SHIFT * old)
                 end = 0
                 for i in sides:
-                    start, end = end, end + self._sides[i].count
+                    start, end = end, end + self._sides[i].matrices
                     new_axes[i] = ops.where(
                         ops.logical_and(turned, known[self._sides[i].group]),
                         basis[..., start:end, :, :], old_axes[i])
@@ -233,7 +233,7 @@ class Axes:
         """(..., numbers) as (..., G, size, size) for each side."""
         models = tuple(flat.shape)[:-1]
         return [
-            ops.reshape(flat[..., side.place], (*models, side.count, side.size, side.size))
+            ops.reshape(flat[..., side.place], (*models, side.matrices, side.size, side.size))
             for side in self._sides]
 
     def _joined(self, sides: Sequence[Any]) -> Any:

@@ -137,11 +137,12 @@ def measure(
     """
     rate = float(_numpy(optimizer.learning_rate))
     count = len(optimizer._members)
-    offsets = _by_tensor(optimizer, optimizer._offset) if optimizer.attends else [None] * count
+    unknown: list[Any] = [None] * count
+    offsets = _by_tensor(optimizer, optimizer._offset) if optimizer.attends else unknown
     tensors = [
         values(optimizer, *given) for given in zip(
             _states(optimizer), optimizer._layout.shapes, true_parameters(optimizer),
-            [rate] * count, offsets, before or [None] * count)]
+            [rate] * count, offsets, before or unknown)]
     everything = {
         quantity: np.concatenate([tensor[quantity] for tensor in tensors], axis=-1)
         for quantity in tensors[0]}
@@ -172,7 +173,7 @@ def true_parameters(optimizer: LearnedOpt) -> list[np.ndarray]:
 
 def _names(optimizer: LearnedOpt) -> Iterator[str]:
     """The variables' paths, which Keras does not keep apart in every model."""
-    times = Counter()
+    times: Counter[str] = Counter()
     for i in optimizer._members:
         path = optimizer._trainable_variables[i].path
         times[path] += 1

@@ -139,8 +139,8 @@ class LearnedOpt(keras.optimizers.Optimizer):
         self.hold_zero_gradients = hold_zero_gradients
         self._pretrained = pretrained
         self._iterates = pretrained.iterates
-        self._members = []
-        self._state_variables = {}
+        self._members: list[int] = []
+        self._state_variables: dict[str, keras.Variable] = {}
 
     def _check_kind(self, config: NetworkConfig) -> None:
         """Nothing here: any kind will do."""
@@ -201,7 +201,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
         if self.jit_compile:
             network.compile_step()
         # Not the network: Keras would save its variables once more, as those of a layer.
-        self._step = network.step
+        self._step: Any = network.step
         self.skipped_steps = self.add_variable(
             (), dtype="int32", name="skipped_steps", aggregation="only_first_replica")
         if not self._members:
@@ -344,8 +344,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
         updates = layout.unflatten(step.update)
         aheads = None if step.ahead is None else layout.unflatten(step.ahead)
         keeps_offset = self._iterates.keeps_offset
-        if keeps_offset:
-            offsets = layout.unflatten(self._offset)
+        offsets = layout.unflatten(self._offset) if keeps_offset else []
         for k in np.flatnonzero(present):
             variable, offset, ahead = given[self._members[k]][1], None, None
             start = _at_least_32_bits(variable)
@@ -363,7 +362,9 @@ class LearnedOpt(keras.optimizers.Optimizer):
                 ahead = ops.cast(rate * aheads[k], start.dtype)
             weight = None if step.weight is None else ops.cast(step.weight, start.dtype)
             moved, location = self._iterates.move(start, offset, update, ahead, weight)
-            moves = ops.logical_and(taken, active[k]) if self._holds else taken
+            moves = taken
+            if self._holds and active is not None:
+                moves = ops.logical_and(taken, active[k])
             if keeps_offset:
                 moved, location = _constrained(variable, moved), _constrained(variable, location)
             location = ops.cast(location, variable.dtype)

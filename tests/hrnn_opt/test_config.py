@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig
+from hrnn_opt import Field, HierarchicalRNN, HierarchicalRNNConfig, Layout
 
 DEFAULT = HierarchicalRNNConfig()
 
@@ -94,3 +94,9 @@ def test_round_trip_through_json():
 def test_a_dict_that_is_no_config_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
         HierarchicalRNNConfig.from_dict(values)
+
+
+@pytest.mark.parametrize("of, owners", [("paramter", None), ("vector", None)])
+def test_a_field_that_belongs_to_nothing_is_refused(of, owners):
+    with pytest.raises(ValueError, match=f"`of` must be 'parameter', .* got '{of}'"):
+        Field(of, owners=owners).shape(Layout([(3,)]))

@@ -102,7 +102,7 @@ def edited(**parts) -> bytes:
     (b"[" * 60_000, "are not usable"),
     (b"[]", "must be a dict, got list"),
     (b" " * (2**16 + 1), "must be a file of at most 65536 bytes, got 65537"),
-    (b'{"model_type": "bert"}', "must have the format 'hrnn_opt.1', got None"),
+    (b'{"model_type": "bert"}', "must have the format 'hrnn_opt.2' or 'hrnn_opt.1', got None"),
     (edited(config={"time_scales": "4"}), "`time_scales` must be"),
     (edited(config=[["time_scales", 4]]), "`config` must be a dict of switches, got list"),
     (edited(settings={"learning_rate": 1}), "the settings must be"),
@@ -194,7 +194,7 @@ def test_a_revision_is_a_commit(server):
 
 @pytest.mark.jax_only
 @pytest.mark.parametrize("files, message, downloaded", [
-    (dict(config__json=b'{"model_type": "bert"}'), "must have the format 'hrnn_opt.1'",
+    (dict(config__json=b'{"model_type": "bert"}'), "must have the format 'hrnn_opt.2'",
      ["config.json"]),
     (dict(config__json=None), "'config.json' of 'somebody/learned' could not be had", []),
     (dict(config__json=b"x" * 100_000), "must have at most 65536 bytes, got 100000", []),

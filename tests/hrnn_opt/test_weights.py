@@ -203,3 +203,12 @@ def test_weights_of_another_config_are_refused():
         Pretrained(NetworkConfig(HierarchicalRNNConfig()), weights(global_units=5).arrays)
     with pytest.raises(ValueError, match="`learning_rate` must be"):
         Pretrained.from_network(HierarchicalRNN(), learning_rate=-1)
+
+
+def test_weights_that_are_still_to_get_their_numbers_cannot_be_written(tmp_path):
+    """As an optimizer has them whose weights are gone, before its saved variables are loaded."""
+    empty = Pretrained(weights().config, None, name="gone")
+    for write in (empty.to_bytes, empty.to_files, lambda: empty.save(tmp_path / "w.safetensors")):
+        with pytest.raises(ValueError, match="`arrays` must be there where weights are written"):
+            write()
+    assert not list(tmp_path.iterdir())

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -76,6 +77,7 @@ class HierarchicalRNN(LearnedOptimizer):
     """
 
     Config = HierarchicalRNNConfig
+    config: HierarchicalRNNConfig
     hierarchical = True
     # The read-out of the hidden state is not 0 where the gradient is.
     still = False
@@ -91,7 +93,7 @@ class HierarchicalRNN(LearnedOptimizer):
 
         def normal(shape, dtype=None, scale=0.5, mean=0.0):
             del dtype
-            return rng.normal(mean, scale / math.sqrt(shape[0]), shape).astype("float32")
+            return np.asarray(rng.normal(mean, scale / math.sqrt(shape[0]), shape), "float32")
 
         def weight(name, shape, initializer):
             return self.add_weight(name=name, shape=shape, initializer=initializer)
@@ -101,7 +103,7 @@ class HierarchicalRNN(LearnedOptimizer):
                 return None
             return weight(
                 name, (units,),
-                lambda shape, dtype=None: rng.uniform(-1, 1, shape).astype("float32"))
+                lambda shape, dtype=None: np.asarray(rng.uniform(-1, 1, shape), "float32"))
 
         units, inputs = config.parameter_units, config.inputs
         self.parameter_rnn = ParameterRNN(inputs, units, normal, name="parameter_rnn")
@@ -395,7 +397,7 @@ class HierarchicalRNN(LearnedOptimizer):
         update = ops.exp(log_rate) * direction
         return update, ops.square(update)
 
-    def _sized(self, layout: Layout, updates: list[Any], squares: Any) -> list[Any]:
+    def _sized(self, layout: Layout, updates: Sequence[Any], squares: Any) -> list[Any]:
         """(..., B, L) updates: directions d at their step sizes.
 
         exp(eta + c_step) d / RMS(d) (the attended location has no offset); without unit direction
