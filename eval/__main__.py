@@ -23,6 +23,7 @@ COMMANDS = {
     "mnist": "train one network on MNIST with one optimizer",
     "tune": "search the learning rates of hand-designed optimizers",
     "table": "the learned optimizer beside the best tuned ones",
+    "learned": "weights beside those they started from, on tasks that they never saw",
     "robustness": "train from many learning rates: does it ever diverge?",
     "figure": "one of the paper's figures",
     "report": "all figures on one page",

@@ -89,7 +89,7 @@ class ProblemRun:
             jax.random.fold_in(key, 1), instance))(keys, instances)
         cases = [self._built(rate, [np.asarray(tensor[i]) for tensor in starts])
                  for rate in self.rates for i in range(self.instances)]
-        train = jax.jit(jax.vmap(_training(problem, *cases[0], every, self.steps // every)))
+        train = jax.jit(jax.vmap(training(problem, *cases[0], every, self.steps // every)))
         states = jax.tree.map(
             lambda *values: np.stack(values),
             *([np.asarray(variable) for variable in optimizer.variables]
@@ -108,18 +108,11 @@ class ProblemRun:
         }
 
     def _built(self, rate: float | None, start: list[Any]) -> tuple[list[Any], Any]:
-        """Variables with these values, and the optimizer built on them."""
-        import keras
-
-        variables = [keras.Variable(value) for value in start]
         name = "initial_learning_rate" if self.initial else "learning_rate"
         settings = {"learning_rate": None, name: rate}
         if self.optimizer == optimizers.LEARNED:
             settings |= {"weights": self.weights, "seed": self.seed}
-        optimizer = optimizers.build(
-            self.optimizer, schedule="constant", steps=self.steps, **settings)
-        optimizer.build(variables)
-        return variables, optimizer
+        return built(self.optimizer, start, steps=self.steps, **settings)
 
     def results(self, result: dict[str, Any], rate: float | None) -> list[dict[str, Any]]:
         """The curves at one rate in the form of `eval.runs.run` results, one for each instance."""
@@ -132,7 +125,18 @@ class ProblemRun:
             for curve in curves]
 
 
-def _training(problem: Any, variables: list[Any], optimizer: Any, every: int, points: int) -> Any:
+def built(name: str, start: list[Any], **settings: Any) -> tuple[list[Any], Any]:
+    """Variables with these values, and the optimizer of that name built on them."""
+    import keras
+
+    variables = [keras.Variable(value) for value in start]
+    optimizer = optimizers.build(name, **{"learning_rate": None, "schedule": "constant", "steps": 0,
+                                          **settings})
+    optimizer.build(variables)
+    return variables, optimizer
+
+
+def training(problem: Any, variables: list[Any], optimizer: Any, every: int, points: int) -> Any:
     """A function of a run's key, instance, start and optimizer state that gives its curve."""
     import jax
 

@@ -1,0 +1,151 @@
+"""Weights beside those that they started from, on tasks that no meta-training has seen.
+
+For each task and seed, log(loss of the weights / loss of --against), both from the same start and
+on the same minibatches, after 1,000 and 10,000 steps: below 0 is better. The mean is over tasks,
+each of them the mean over its seeds, and so is its standard error. A run that ends with a loss that
+is not finite counts as one that ends where it started.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import rich
+import rich.table
+from absl import flags
+
+import problems
+from eval.commands import cli
+from eval.runs.results import Result
+from eval.runs.store import Store, write_json
+from eval.runs.suite_run import POINTS, SuiteRun, tasks
+
+OPTIONS = flags.FlagValues()
+flags.DEFINE_list("weights", None, "Names or paths of weights.", required=True,
+                  flag_values=OPTIONS)
+flags.DEFINE_string("against", "rule", "Name or path of the weights that they are compared to.",
+                    flag_values=OPTIONS)
+flags.DEFINE_string("suite", "small_real_valid", "Suite of the tasks.", flag_values=OPTIONS)
+flags.DEFINE_list("tasks", None, "Numbers of tasks in the suite, from 0; all if not given.",
+                  flag_values=OPTIONS)
+flags.DEFINE_list("steps", ["1000", "10000"], f"Steps to compare at, multiples of the largest "
+                  f"over {POINTS}.", flag_values=OPTIONS)
+flags.DEFINE_integer("seeds", 3, "Runs of each task.", lower_bound=1, flag_values=OPTIONS)
+flags.DEFINE_string("out", None, "Folder for learned.json and learned.png.", flag_values=OPTIONS)
+cli.define_store(OPTIONS)
+cli.define_json(OPTIONS)
+
+
+def compare(learned: Result, against: Result, step: int) -> list[float]:
+    """log(loss / loss of the other) of each seed after so many steps."""
+    at = learned["steps_of_points"].index(step)
+    ours, theirs = (
+        [1.0 if curve[at] is None else curve[at] for curve in result["curves"]]
+        for result in (learned, against))
+    return [math.log(a / b) for a, b in zip(ours, theirs)]
+
+
+def summary(differences: list[list[float]]) -> dict[str, float | int | None]:
+    """The mean over tasks of the means over seeds, its standard error (None for one task), and how
+    many tasks are better, and worse by more than a tenth."""
+    means = np.array([np.mean(of_task) for of_task in differences])
+    error = float(np.std(means, ddof=1) / math.sqrt(len(means))) if len(means) > 1 else None
+    return {"mean": float(np.mean(means)), "standard_error": error,
+            "better": int(np.sum(means < 0)), "worse": int(np.sum(means > math.log(1.1)))}
+
+
+def report(weights: list[str], against: str, suite: str, numbers: list[int], steps: list[int],
+           seeds: int, store: Store) -> dict[str, Any]:
+    """All runs and what they say."""
+    def runs(name: str) -> list[SuiteRun]:
+        return [SuiteRun(suite, number, max(steps), seeds, name) for number in numbers]
+
+    reference = store.results(runs(against), against)
+    rows = {}
+    for name in weights:
+        results = store.results(runs(name), name)
+        rows[name] = {step: [compare(*pair, step) for pair in zip(results, reference)]
+                      for step in steps}
+    return {
+        "suite": suite, "against": against, "seeds": seeds,
+        "seconds": {name: round(sum(r["seconds"] for r in store.results(runs(name), name)), 1)
+                    for name in (against, *weights)},
+        "tasks": [tasks(suite)[number].__class__.__name__ for number in numbers],
+        "weights": {
+            name: {str(step): {"differences": of_step, **summary(of_step)}
+                   for step, of_step in of_name.items()} for name, of_name in rows.items()},
+    }
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    """A panel for each number of steps: a row for each task, a colour for each set of weights."""
+    from eval.figures import pictures
+
+    steps = list(next(iter(found["weights"].values())))
+    names = [*found["tasks"], "mean"]
+    figure, axes = pictures.panels(1, len(steps), width=4.5, height=0.3 * len(names) + 1.2,
+                                   sharey=True)
+    rows = np.arange(len(names))[::-1]
+    for axis, step in zip(axes[0], steps):
+        axis.axvline(0, color=pictures.GREY, linewidth=0.8)
+        for k, (name, of_name) in enumerate(found["weights"].items()):
+            seeds = np.array(of_name[step]["differences"])
+            means = [*seeds.mean(1), of_name[step]["mean"]]
+            spread = seeds.std(1, ddof=1) / math.sqrt(seeds.shape[1]) if seeds.shape[1] > 1 else (
+                np.zeros(len(seeds)))
+            errors = [*spread, of_name[step]["standard_error"] or 0.0]
+            axis.errorbar(means, rows - 0.2 * k, xerr=errors, fmt="o", markersize=4,
+                          color=(pictures.VERMILION, *pictures.QUIET)[k % 7], label=Path(name).stem)
+        axis.set(title=f"{int(step):,} steps", xlabel=f"log(loss / loss of {found['against']})")
+    axes[0, 0].set_yticks(rows, names)
+    if len(found["weights"]) > 1:
+        axes[0, 0].legend(frameon=False, fontsize=8)
+    pictures.save(figure, path, vector=True)
+
+
+def main(argv: list[str]) -> None:
+    """The command line."""
+    cli.no_arguments(argv)
+    cli.need_jax()
+    if OPTIONS.suite not in problems.suite_names():
+        raise cli.UsageError(f"--suite: there is no {OPTIONS.suite!r}; there are "
+                             f"{', '.join(problems.suite_names())}")
+    steps = sorted(cli.integers(OPTIONS, "steps", 1))
+    if max(steps) % POINTS or any(step % (max(steps) // POINTS) for step in steps):
+        raise cli.UsageError(f"--steps must be multiples of the largest over {POINTS}, and the "
+                             f"largest one of {POINTS}; got {steps}")
+    count = len(tasks(OPTIONS.suite))
+    numbers = list(range(count)) if OPTIONS.tasks is None else cli.integers(OPTIONS, "tasks", 0)
+    if max(numbers) >= count:
+        raise cli.UsageError(f"--tasks must be below {count}, got {max(numbers)}")
+    for name in (OPTIONS.against, *OPTIONS.weights):
+        cli.check_weights(name)
+    found = report(list(OPTIONS.weights), OPTIONS.against, OPTIONS.suite, numbers, steps,
+                   OPTIONS.seeds, Store(OPTIONS.store, SimpleNamespace(fingerprint=None)))
+    if OPTIONS.out:
+        out = Path(OPTIONS.out)
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "learned.json", found)
+        plot(found, out / "learned.png")
+    if OPTIONS.json:
+        cli.print_json(found)
+        return
+    for name, of_name in found["weights"].items():
+        table = rich.table.Table("task", *(f"{int(step):,} steps" for step in of_name),
+                                 title=f"{name} beside {found['against']}: log ratio of losses")
+        for i, task in enumerate(found["tasks"]):
+            cells = []
+            for of_step in of_name.values():
+                values = np.array(of_step["differences"][i])
+                error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+                cells.append(f"{values.mean():+.3f} ({error:.3f})")
+            table.add_row(task, *cells)
+        table.add_row("mean", *(
+            f"{s['mean']:+.3f} ({s['standard_error'] or math.nan:.3f})" for s in of_name.values()))
+        table.add_row("better, worse by a tenth", *(
+            f"{s['better']}, {s['worse']} of {len(found['tasks'])}" for s in of_name.values()))
+        rich.print(table)
