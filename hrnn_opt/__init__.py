@@ -15,8 +15,9 @@ from hrnn_opt.networks import (
 from hrnn_opt.places.layout import Layout
 from hrnn_opt.registry import register
 from hrnn_opt.rules import Alignment, Averaging, Rescaling, Rotation
-from hrnn_opt.training.callbacks import LearningRateDynamics, SwapLookahead
+from hrnn_opt.training.callbacks import LearningRateDynamics, RefreshStatistics, SwapLookahead
 from hrnn_opt.training.optimizer import HierarchicalLOpt, LearnedOpt
+from hrnn_opt.training.statistics import refresh_statistics
 
 __version__ = "0.1.0"
 __all__ = [
@@ -37,12 +38,14 @@ __all__ = [
     "LearningRateDynamics",
     "NetworkConfig",
     "Pretrained",
+    "RefreshStatistics",
     "Rescaling",
     "Rotation",
     "Seen",
     "Step",
     "SwapLookahead",
     "networks",
+    "refresh_statistics",
     "register",
     "rules",
 ]

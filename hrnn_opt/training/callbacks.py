@@ -12,6 +12,7 @@ from keras import ops
 
 from hrnn_opt.training import dynamics
 from hrnn_opt.training.optimizer import LearnedOpt
+from hrnn_opt.training.statistics import refresh_statistics
 
 
 def _compiled(model: keras.Model) -> keras.optimizers.Optimizer | None:
@@ -115,6 +116,37 @@ class SwapLookahead(keras.callbacks.Callback):
     def on_predict_end(self, logs: Any = None) -> None:
         if not self._training:
             self._put_attended()
+
+
+class RefreshStatistics(keras.callbacks.Callback):
+    """Takes the statistics of batch normalization anew before each evaluation inside `fit`, and at
+    its end: `hrnn_opt.training.statistics.refresh_statistics` says why.
+
+    Args:
+        data: as of `refresh_statistics`; gone through at each evaluation.
+        batch_size: of arrays.
+
+    Example:
+
+    >>> model.fit(x, y, validation_data=(u, v), callbacks=[RefreshStatistics(x[:2000])])
+    """
+
+    def __init__(self, data: Any, batch_size: int = 32) -> None:
+        super().__init__()
+        self.data = data
+        self.batch_size = batch_size
+        self._training = False
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._training = True
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        if self._training:
+            refresh_statistics(self.model, self.data, self.batch_size)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._training = False
+        refresh_statistics(self.model, self.data, self.batch_size)
 
 
 class LearningRateDynamics(keras.callbacks.Callback):
