@@ -8,6 +8,8 @@ import zipfile
 
 import pytest
 
+import hrnn_opt
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -27,8 +29,38 @@ def test_the_wheel_holds_the_package_alone(wheel):
     package = ROOT / "hrnn_opt"
     expected = {
         path.relative_to(ROOT).as_posix()
-        for path in [*package.rglob("*.py"), *package.glob("pretrained/*")]}
+        for path in [
+            *package.rglob("*.py"), *package.glob("pretrained/*"), package / "py.typed"]}
     assert set(names) == expected
+
+
+@pytest.mark.jax_only
+def test_a_package_index_would_take_it(wheel):
+    done = subprocess.run([sys.executable, "-m", "twine", "check", "--strict", wheel],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.jax_only
+def test_versions_are_one(wheel):
+    (metadata,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/METADATA"))
+    assert f"\nVersion: {hrnn_opt.__version__}\n" in zipfile.ZipFile(wheel).read(metadata).decode()
+    assert f"\nversion: {hrnn_opt.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {hrnn_opt.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.jax_only
+def test_the_notebook_runs():
+    import nbclient
+    import nbformat
+
+    notebook = nbformat.read(ROOT / "docs" / "quickstart.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources={
+        "metadata": {"path": ROOT}}).execute()
+    printed = "".join(
+        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    ours, adam = (float(loss) for loss in re.findall(r"loss ([\d.]+)", printed))
+    assert ours < adam < 0.5
 
 
 @pytest.mark.jax_only
