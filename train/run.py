@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hrnn_opt.files.atomic import write_atomic
-from train import validation
+from train import progress, validation
 from train.config import TrainConfig
 from train.devices import writes
 from train.log import Log
@@ -51,8 +51,8 @@ def run(
     if writes():
         write_atomic(out / "config.json", config.to_json().encode())
     log = Log(out, trainer.step) if writes() else None
-    bar = tqdm(total=config.steps, initial=trainer.step, unit="step", file=sys.stderr,
-               mininterval=2.0, disable=not writes())
+    bar = progress.bar(total=config.steps, initial=trainer.step, unit="step", mininterval=2.0,
+                       disable=not writes())
     checked = time.monotonic()
     smooth = {"loss": None, "rate": None}
     validator = validation.Validator(config, trainer.network) if validate_every else None

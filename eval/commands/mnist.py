@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import tqdm
 from absl import flags
 
 from eval.commands import cli
 from eval.runs import networks, optimizers
 from eval.runs.run import Run
 from eval.runs.store import write_json
+from train import progress
 
 OPTIONS = flags.FlagValues()
 flags.DEFINE_enum("network", None, list(networks.NETWORKS), "The network.",
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
     data = cli.load_data(OPTIONS)
     if run.batch_size > len(data.y_train):
         raise cli.UsageError(f"--batch_size must be at most {len(data.y_train)}, the training set")
-    with tqdm.tqdm(total=run.steps, desc=run.title, unit="step") as bar:
+    with progress.bar(total=run.steps, desc=run.title, unit="step") as bar:
         result = run.execute(data, on_progress=lambda done: bar.update(done - bar.n))
     if OPTIONS.out:
         write_json(Path(OPTIONS.out), result)

@@ -1,4 +1,4 @@
-"""Train a small convnet on real digits with HierarchicalLOpt, beside Adam, and compare.
+"""Train small convnets on real digits with HierarchicalLOpt, beside Adam, and compare.
 
 A demonstration, and no evidence: the digits, scikit-learn's 1,797 images of 8 x 8 pixels, are among
 the data that constants were chosen on and weights are meta-trained on. Nothing is downloaded. It
@@ -8,14 +8,15 @@ leaves a plot and TensorBoard logs in --out.
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 import rich
 import rich.table
-import tqdm
 from absl import flags
 from keras import layers
 from sklearn.datasets import load_digits
@@ -25,14 +26,15 @@ from eval.commands import cli
 from eval.runs.data import Data
 from hrnn_opt import HierarchicalLOpt
 from hrnn_opt.training.events import EventWriter
+from train import progress
 
 OPTIONS = flags.FlagValues()
 flags.DEFINE_string("out", "quickstart_output", "Folder for the plot and the logs.",
                     flag_values=OPTIONS)
 flags.DEFINE_integer("epochs", 15, "Passes over the training set.", lower_bound=1,
                      flag_values=OPTIONS)
-flags.DEFINE_integer("seed", 0, "Draws the start values and the order of the images.",
-                     lower_bound=0, flag_values=OPTIONS)
+flags.DEFINE_list("seeds", ["0", "1", "2"], "A run each: start values and order of the images.",
+                  flag_values=OPTIONS)
 cli.define_json(OPTIONS)
 
 BATCH_SIZE = 32
@@ -42,14 +44,14 @@ COLOURS = ("#0072B2", "#D55E00")
 
 @dataclasses.dataclass
 class Trained:
-    """What one optimizer reached: per epoch, and in the end."""
+    """What one optimizer reached, a number a seed; curves have a list of epochs for each."""
 
     name: str
-    train_loss: float
-    test_accuracy: float
-    seconds: float
-    losses: list[float]
-    accuracies: list[float]
+    train_loss: list[float]
+    test_accuracy: list[float]
+    seconds: list[float]
+    losses: list[list[float]]
+    accuracies: list[list[float]]
 
 
 def digits() -> Data:
@@ -77,7 +79,7 @@ class _Watch(keras.callbacks.Callback):
 
     def __init__(self, name: str, logs: Path, total: int) -> None:
         super().__init__()
-        self.bar = tqdm.tqdm(total=total, desc=f"{name:>16}", unit="step")
+        self.bar = progress.bar(total=total, desc=name, unit="step")
         self.writer = EventWriter(logs)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -94,10 +96,15 @@ class _Watch(keras.callbacks.Callback):
         self.writer.close()
 
 
-def train(optimizer: keras.optimizers.Optimizer, data: Data, *, epochs: int, seed: int,
-          logs: Path) -> Trained:
-    """Train a new convnet, with everything but the optimizer the same."""
-    name = type(optimizer).__name__
+def train(name: str, make: Callable[[int], keras.optimizers.Optimizer], data: Data, *,
+          epochs: int, seeds: list[int], logs: Path) -> Trained:
+    """Train a new convnet for each seed, with everything but the optimizer the same."""
+    runs = [_run(name, make(seed), data, epochs, seed, logs / name / str(seed)) for seed in seeds]
+    return Trained(name, *(list(values) for values in zip(*runs)))
+
+
+def _run(name: str, optimizer: keras.optimizers.Optimizer, data: Data, epochs: int, seed: int,
+         logs: Path) -> tuple[float, float, float, list[float], list[float]]:
     keras.utils.set_random_seed(seed)
     model = convnet()
     model.compile(
@@ -106,19 +113,19 @@ def train(optimizer: keras.optimizers.Optimizer, data: Data, *, epochs: int, see
         metrics=["accuracy"],
     )
     steps = epochs * -(-len(data.y_train) // BATCH_SIZE)
-    callbacks: list[keras.callbacks.Callback] = [_Watch(name, logs / name, steps)]
+    callbacks: list[keras.callbacks.Callback] = [_Watch(f"{name:>16} {seed}", logs, steps)]
     began = time.perf_counter()
     history = model.fit(
         data.x_train, data.y_train, batch_size=BATCH_SIZE, epochs=epochs, verbose=0,
         validation_data=(data.x_test, data.y_test), callbacks=callbacks).history
     seconds = time.perf_counter() - began
     train_loss, _ = model.evaluate(data.x_train, data.y_train, verbose=0)
-    return Trained(name, train_loss, history["val_accuracy"][-1], seconds, history["loss"],
-                   history["val_accuracy"])
+    return (train_loss, history["val_accuracy"][-1], seconds, history["loss"],
+            history["val_accuracy"])
 
 
 def plot(results: list[Trained], path: Path) -> None:
-    """Draw the training losses and the test errors over epochs."""
+    """Draw the training losses and the test errors over epochs: medians, and the range of seeds."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -127,15 +134,18 @@ def plot(results: list[Trained], path: Path) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     # An error of 0 has no place on a log axis; 0.1 % is less than one image.
-    errors = [[max(100 * (1 - accuracy), 0.1) for accuracy in r.accuracies] for r in results]
-    panels = (("training loss", [r.losses for r in results]), ("test error (%)", errors))
+    errors = [np.maximum(100 * (1 - np.array(r.accuracies)), 0.1) for r in results]
+    panels = (("training loss", [np.array(r.losses) for r in results]), ("test error (%)", errors))
     for axis, (title, curves) in zip(axes, panels):
-        for curve, colour in zip(curves, COLOURS):
-            epochs = np.arange(1, len(curve) + 1)
-            axis.plot(epochs, curve, color=colour, linewidth=2)
-        ends = _apart([curve[-1] for curve in curves])
+        medians = [np.median(of_seeds, axis=0) for of_seeds in curves]
+        for of_seeds, median, colour in zip(curves, medians, COLOURS):
+            epochs = np.arange(1, len(median) + 1)
+            axis.plot(epochs, median, color=colour, linewidth=2)
+            axis.fill_between(epochs, of_seeds.min(0), of_seeds.max(0), color=colour, alpha=0.2,
+                              linewidth=0)
+        ends = _apart([median[-1] for median in medians])
         for result, end, colour in zip(results, ends, COLOURS):
-            axis.annotate(result.name, (len(result.losses), end), xytext=(6, 0), color=colour,
+            axis.annotate(result.name, (len(result.losses[0]), end), xytext=(6, 0), color=colour,
                           textcoords="offset points", va="center", annotation_clip=False)
         axis.set(yscale="log", xlabel="epoch", title=title)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -158,25 +168,46 @@ def _apart(ends: list[float], ratio: float = 1.35) -> list[float]:
     return [middle * shift, middle / shift]
 
 
+def _mean(values: list[float], form: str) -> str:
+    """The mean over seeds, and the standard deviation where there are several."""
+    spread = f" ({np.std(values, ddof=1):{form}})" if len(values) > 1 else ""
+    return f"{np.mean(values):{form}}{spread}"
+
+
+def _keep_programs(folder: str) -> None:
+    """On JAX: the program of the first seed serves the others, which would compile it anew."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        if not jax.config.jax_compilation_cache_dir:
+            jax.config.update("jax_compilation_cache_dir", folder)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
 def main(argv: list[str]) -> None:
     """The command line."""
     cli.no_arguments(argv)
     out = Path(OPTIONS.out)
     data = digits()
-    optimizers = [HierarchicalLOpt(seed=OPTIONS.seed), keras.optimizers.Adam()]
-    results = [
-        train(optimizer, data, epochs=OPTIONS.epochs, seed=OPTIONS.seed, logs=out / "logs")
-        for optimizer in optimizers
-    ]
+    seeds = cli.integers(OPTIONS, "seeds", 0)
+    optimizers = {"HierarchicalLOpt": lambda seed: HierarchicalLOpt(seed=seed),
+                  "Adam": lambda seed: keras.optimizers.Adam()}
+    with tempfile.TemporaryDirectory() as programs:
+        _keep_programs(programs)
+        results = [
+            train(name, make, data, epochs=OPTIONS.epochs, seeds=seeds, logs=out / "logs")
+            for name, make in optimizers.items()]
     plot(results, out / "curves.png")
     if OPTIONS.json:
         cli.print_json({result.name: dataclasses.asdict(result) for result in results})
         return
     table = rich.table.Table("optimizer", "train loss", "test accuracy", "seconds")
     for result in results:
-        table.add_row(result.name, f"{result.train_loss:.4f}", f"{result.test_accuracy:.1%}",
-                      f"{result.seconds:.1f}")
+        table.add_row(
+            result.name, _mean(result.train_loss, ".4f"), _mean(result.test_accuracy, ".1%"),
+            f"{sum(result.seconds):.1f}")
     rich.print(table)
+    print(f"Means of {len(seeds)} seeds, in brackets their standard deviation.")
     print("HierarchicalLOpt made the steps of `rule`, which was designed: its shipped weights have "
           "learned nothing yet. A demonstration: constants were chosen on these digits, too.")
     print(f"plot: {out / 'curves.png'}\nlogs: tensorboard --logdir {out / 'logs'}")

@@ -24,6 +24,7 @@ from eval.runs.data import Data
 from eval.runs.results import Result
 from eval.runs.workers import Workers
 from hrnn_opt.files.atomic import write_atomic
+from train import progress
 
 
 class Storable(Protocol):
@@ -104,7 +105,7 @@ class Store:
         """The results of all runs, after those that are missing have been run."""
         runs = list(runs)
         missing = [run for run in dict.fromkeys(runs) if self.get(run) is None]
-        bar = tqdm.tqdm(total=len(missing), desc=title, unit="run", disable=not missing)
+        bar = progress.bar(total=len(missing), desc=title, unit="run", disable=not missing)
         for run, result in self._executed(missing, bar):
             self.put(run, result)
             bar.update()

@@ -1,6 +1,7 @@
 """What a run writes down: `log.jsonl`, and events that TensorBoard itself reads back."""
 
 import json
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from tensorboard.util import tensor_util
 
 from hrnn_opt.training.events import EventWriter
-from train import log, run, trainer
+from train import log, progress, run, trainer
 from train.config import TrainConfig
 
 NETWORK = dict(parameter_units=2, tensor_units=2, global_units=0, time_scales=2)
@@ -136,3 +137,15 @@ def test_a_resumed_log_ends_at_the_checkpoint(tmp_path):
     assert [record["step"] for record in log.read(tmp_path)] == [1, 2, 3]
     log.Log(tmp_path, 2)
     assert path.read_text() == f"{lines[0]}\n{lines[1]}\n"
+
+
+def test_progress_is_a_line_when_it_is_due(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS", 0.05)
+    with progress.bar(total=20, desc="run", unit="step") as bar:
+        for i in range(20):
+            time.sleep(0.01)
+            bar.set_postfix_str(f"at {i}")
+            bar.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert 2 <= len(lines) < 12 and lines[0].startswith("run:   0%")
+    assert any("20/20" in line and "at 19" in line for line in lines)
