@@ -82,7 +82,8 @@ class Seen(NamedTuple):
         gradient: (..., B, L) at the location where the caller takes gradients.
         parameters: (..., B, L) the anchor (see `iterates.py`).
         loss: (...) of the batch that the gradient is of; None where nobody knows.
-        progress: (...) share of the training that is done, from 0 to 1; None where nobody knows.
+        progress: (...) share of the training that is done, from 0 to 1; None where nobody knows,
+            and below 0 in those of several models of which nobody does.
         offset: (..., B, L) the anchor less the location of the gradient; None where they are the
             same.
     """

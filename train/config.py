@@ -14,6 +14,7 @@ from hrnn_opt.registry import config_from_dict, kinds
 
 ESTIMATORS = ("tbptt", "full", "es", "pes", "nres", "mix")
 META_OPTIMIZERS = ("adam", "rmsprop")
+HORIZONS = "known", "unknown", "both"
 OBJECTIVES = ("log", "plain")
 SCHEDULES = ("constant", "cosine")
 RUN_LENGTHS = ("exponential", "log_uniform")
@@ -50,6 +51,8 @@ class TrainConfig:
             round(Exp(run_scale)) + 1 truncations; or `log_uniform` in `run_range`.
         run_scale: mean number of truncations after the first in an exponential run.
         run_range: shortest and longest log-uniform run, in inner steps.
+        horizon: what the optimizer is told of a run's length: `known`, the share that is done;
+            `unknown`, nothing, as in a `fit` without `num_steps`; `both`, one or the other by run.
         objective: mean over the truncation of the `log` of f / f_0, or of `plain` f / f_0.
         objective_every: evaluate the objective at every so-many-th step only.
         growth_limit: a run whose objective exceeds this multiple of its start ends early.
@@ -89,6 +92,7 @@ class TrainConfig:
     run_length: str = "log_uniform"
     run_scale: float = 40.0
     run_range: tuple[int, int] = (200, 5000)
+    horizon: str = "known"
     objective: str = "log"
     objective_every: int = 1
     growth_limit: float = 1e6
@@ -122,7 +126,7 @@ class TrainConfig:
 
         for name, allowed in (
             ("estimator", ESTIMATORS), ("meta_optimizer", META_OPTIMIZERS),
-            ("objective", OBJECTIVES), ("learning_rate_schedule", SCHEDULES),
+            ("objective", OBJECTIVES), ("horizon", HORIZONS), ("learning_rate_schedule", SCHEDULES),
             ("meta_schedule", SCHEDULES), ("run_length", RUN_LENGTHS),
         ):
             check(name, getattr(self, name) in allowed, f"one of {allowed}")

@@ -230,7 +230,7 @@ class Family:
         done = (tasks.step + offset) / tasks.horizon
         state, step = self.network.stateless_step(
             meta, self.layout, state,
-            Seen(gradient, parameters=place.anchor, progress=done, offset=away))
+            Seen(gradient, parameters=place.anchor, progress=self._told(tasks, done), offset=away))
         step = sized(step, self.layout)
         rate = tasks.learning_rate
         if self.config.learning_rate_schedule == "cosine":
@@ -241,6 +241,13 @@ class Family:
             None if step.ahead is None else rate * step.ahead,
             None if step.weight is None else step.weight[:, None, None])
         return Place(location, None if away is None else anchor - location), state
+
+    def _told(self, tasks: Tasks, done: jax.Array) -> jax.Array | None:
+        """(M,) what the optimizer is told of the share of its run that is done: -1 is nothing."""
+        if self.config.horizon == "both":
+            # Of the run's key, so that nothing new is to be kept.
+            return jnp.where(tasks.key[:, 1] % 2 == 0, done, -1.0)
+        return done if self.config.horizon == "known" else None
 
     def objective(self, instance: Any, place: Place) -> jax.Array:
         """(M,) noise-free objective on all data, at what is trained."""

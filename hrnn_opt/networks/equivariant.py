@@ -260,8 +260,9 @@ class EquivariantRNN(LearnedOptimizer):
             counts = ops.cast(active, "float32")
             mean = ops.sum(tensor_hidden * counts, axis=-1) / ops.maximum(ops.sum(counts), 1.0)
         clock = 0.1 * ops.log(1.0 + state["model_steps"])
-        known = ops.zeros_like(clock) if seen.progress is None else ops.ones_like(clock)
-        done = known if seen.progress is None else ops.clip(seen.progress, 0.0, 1.0) * known
+        progress = -ops.ones_like(clock) if seen.progress is None else seen.progress
+        known = ops.cast(progress >= 0, "float32") * ops.ones_like(clock)
+        done = ops.clip(progress, 0.0, 1.0) * known
         of_model = ops.concatenate([mean, ops.stack([clock, known, done])])
         return {"tensor_hidden": tensor_hidden,
                 "global_hidden": self.global_rnn(of_model, state["global_hidden"])}
