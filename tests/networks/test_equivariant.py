@@ -1,0 +1,104 @@
+"""What the equivariant network's form promises, whatever its numbers are."""
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies
+from keras import ops
+
+from hrnn_opt import EquivariantRNN, EquivariantRNNConfig, Layout, Seen
+
+SHAPES = ((5, 3), (7,), (1,))
+COUNT = sum(int(np.prod(shape)) for shape in SHAPES)
+STEPS = 4
+
+
+def learned(seed):
+    """A network whose every number differs from the start's."""
+    network = EquivariantRNN(EquivariantRNNConfig(parameter_units=4, tensor_units=5), seed=seed)
+    rng = np.random.default_rng(seed)
+    for variable in network.meta_parameters.values():
+        variable.assign(ops.convert_to_numpy(variable) + rng.normal(0, 0.4, variable.shape))
+    return network
+
+
+def split(flat):
+    ends = np.cumsum([int(np.prod(shape)) for shape in SHAPES])[:-1]
+    return [part.reshape(shape) for part, shape in zip(np.split(flat, ends), SHAPES)]
+
+
+def updates(network, gradients, progress=None):
+    """(steps, COUNT) of the gradients, (steps, COUNT)."""
+    layout, taken = Layout(SHAPES), []
+    state = network.init_state(layout)
+    for gradient in gradients:
+        flat = layout.flatten([ops.convert_to_tensor(g) for g in split(gradient)])
+        state, step = network.step(layout, state, Seen(flat, progress=progress))
+        taken.append(np.concatenate(
+            [ops.convert_to_numpy(u).ravel() for u in layout.unflatten(step.update)]))
+    return np.array(taken)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return [learned(seed) for seed in range(2)]
+
+
+def drawn(seed, exponent):
+    normal = np.random.default_rng(seed).normal(size=(STEPS, COUNT))
+    return (10.0**exponent * normal).astype("float32")
+
+
+cases = hypothesis.given(
+    which=strategies.integers(0, 1), seed=strategies.integers(0, 10**6),
+    exponent=strategies.integers(-6, 6))
+few = hypothesis.settings(max_examples=8)
+
+
+@few
+@cases
+def test_a_gradient_of_the_other_sign_gives_the_other_step(networks, which, seed, exponent):
+    gradients = drawn(seed, exponent)
+    ours, theirs = (updates(networks[which], sign * gradients) for sign in (1, -1))
+    assert np.abs(ours).max() > 1e-3
+    np.testing.assert_allclose(ours, -theirs, rtol=1e-5, atol=1e-6)
+
+
+@few
+@cases
+def test_an_entry_without_gradient_has_no_step(networks, which, seed, exponent):
+    gradients = drawn(seed, exponent)
+    gradients[:, ::3] = 0.0
+    taken = updates(networks[which], gradients)
+    assert np.all(taken[:, ::3] == 0.0)
+    assert np.all(taken[:, 1::3] != 0.0)
+
+
+@few
+@cases
+def test_entries_of_a_tensor_in_another_order_give_steps_in_that_order(
+        networks, which, seed, exponent):
+    gradients = drawn(seed, exponent)
+    rng, order, start = np.random.default_rng(seed), [], 0
+    for shape in SHAPES:
+        count = int(np.prod(shape))
+        order.append(start + rng.permutation(count))
+        start += count
+    order = np.concatenate(order)
+    ours, theirs = (updates(networks[which], g) for g in (gradients, gradients[:, order]))
+    np.testing.assert_allclose(theirs, ours[:, order], rtol=2e-4, atol=2e-5)
+
+
+def test_a_share_of_training_below_zero_is_not_known(networks):
+    gradients = drawn(0, 0)
+    unknown = updates(networks[0], gradients)
+    for value, same in ((-1.0, True), (0.0, False), (0.5, False)):
+        told = updates(networks[0], gradients, ops.convert_to_tensor(np.float32(value)))
+        assert np.allclose(told, unknown, rtol=1e-6, atol=1e-7) == same
+
+
+def test_where_it_starts_the_network_decides_nothing():
+    """Its read-outs are 0 then, so that recurrent weights of another seed change nothing."""
+    gradients = drawn(1, 0)
+    ours, theirs = (updates(EquivariantRNN(seed=seed), gradients) for seed in (0, 1))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
