@@ -1,9 +1,12 @@
 """Weights beside those that they started from, on tasks that no meta-training has seen.
 
 For each task and seed, log(loss of the weights / loss of --against), both from the same start and
-on the same minibatches, after 1,000 and 10,000 steps: below 0 is better. The mean is over tasks,
-each of them the mean over its seeds, and so is its standard error. A run that ends with a loss that
-is not finite counts as one that ends where it started.
+on the same minibatches, after 1,000 and 10,000 steps: below 0 is better. Losses are shares of those
+at the start, plus 1e-6 as in the meta-objective: what is learned by heart counts no further. The
+mean is over tasks, each of them the mean over its seeds, and so is its standard error. A loss that
+is not finite counts as that of the start.
+
+The last column: log(steps to where --against ends / its steps), 0 where that is not reached.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ from eval.runs.results import Result
 from eval.runs.store import Store, write_json
 from eval.runs.suite_run import POINTS, SuiteRun, tasks
 
+# Of a loss relative to the start (Wichrowska et al. 2017, section 4.2).
+LEAST = 1e-6
+
 OPTIONS = flags.FlagValues()
 flags.DEFINE_list("weights", None, "Names or paths of weights.", required=True,
                   flag_values=OPTIONS)
@@ -40,13 +46,23 @@ cli.define_store(OPTIONS)
 cli.define_json(OPTIONS)
 
 
+def losses(result: Result) -> np.ndarray:
+    """(seeds, points) losses relative to the start, as they are compared."""
+    return LEAST + np.array([
+        [1.0 if y is None else y for y in curve] for curve in result["curves"]])
+
+
 def compare(learned: Result, against: Result, step: int) -> list[float]:
     """log(loss / loss of the other) of each seed after so many steps."""
     at = learned["steps_of_points"].index(step)
-    ours, theirs = (
-        [1.0 if curve[at] is None else curve[at] for curve in result["curves"]]
-        for result in (learned, against))
-    return [math.log(a / b) for a, b in zip(ours, theirs)]
+    return np.log(losses(learned)[:, at] / losses(against)[:, at]).tolist()
+
+
+def steps_to_reach(learned: Result, against: Result) -> list[float]:
+    """log(steps to the other's last loss / all steps) of each seed; 0 where it is not reached."""
+    reached = losses(learned) <= losses(against)[:, -1:]
+    first = np.where(reached.any(1), reached.argmax(1), reached.shape[1] - 1)
+    return np.log((first + 1) / reached.shape[1]).tolist()
 
 
 def summary(differences: list[list[float]]) -> dict[str, float | int | None]:
@@ -68,39 +84,41 @@ def report(weights: list[str], against: str, suite: str, numbers: list[int], ste
     rows = {}
     for name in weights:
         results = store.results(runs(name), name)
-        rows[name] = {step: [compare(*pair, step) for pair in zip(results, reference)]
-                      for step in steps}
+        pairs = list(zip(results, reference))
+        rows[name] = {
+            **{f"{step:,} steps": [compare(*pair, step) for pair in pairs] for step in steps},
+            "steps to reach": [steps_to_reach(*pair) for pair in pairs]}
     return {
         "suite": suite, "against": against, "seeds": seeds,
         "seconds": {name: round(sum(r["seconds"] for r in store.results(runs(name), name)), 1)
                     for name in (against, *weights)},
         "tasks": [tasks(suite)[number].__class__.__name__ for number in numbers],
         "weights": {
-            name: {str(step): {"differences": of_step, **summary(of_step)}
-                   for step, of_step in of_name.items()} for name, of_name in rows.items()},
+            name: {title: {"differences": of_title, **summary(of_title)}
+                   for title, of_title in of_name.items()} for name, of_name in rows.items()},
     }
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
-    """A panel for each number of steps: a row for each task, a colour for each set of weights."""
+    """A panel for each column: a row for each task, a colour for each set of weights."""
     from eval.figures import pictures
 
-    steps = list(next(iter(found["weights"].values())))
+    titles = list(next(iter(found["weights"].values())))
     names = [*found["tasks"], "mean"]
-    figure, axes = pictures.panels(1, len(steps), width=4.5, height=0.3 * len(names) + 1.2,
+    figure, axes = pictures.panels(1, len(titles), width=4.5, height=0.3 * len(names) + 1.2,
                                    sharey=True)
     rows = np.arange(len(names))[::-1]
-    for axis, step in zip(axes[0], steps):
+    for axis, title in zip(axes[0], titles):
         axis.axvline(0, color=pictures.GREY, linewidth=0.8)
         for k, (name, of_name) in enumerate(found["weights"].items()):
-            seeds = np.array(of_name[step]["differences"])
-            means = [*seeds.mean(1), of_name[step]["mean"]]
+            seeds = np.array(of_name[title]["differences"])
+            means = [*seeds.mean(1), of_name[title]["mean"]]
             spread = seeds.std(1, ddof=1) / math.sqrt(seeds.shape[1]) if seeds.shape[1] > 1 else (
                 np.zeros(len(seeds)))
-            errors = [*spread, of_name[step]["standard_error"] or 0.0]
+            errors = [*spread, of_name[title]["standard_error"] or 0.0]
             axis.errorbar(means, rows - 0.2 * k, xerr=errors, fmt="o", markersize=4,
                           color=(pictures.VERMILION, *pictures.QUIET)[k % 7], label=Path(name).stem)
-        axis.set(title=f"{int(step):,} steps", xlabel=f"log(loss / loss of {found['against']})")
+        axis.set(title=title, xlabel=f"log ratio to {found['against']}")
     axes[0, 0].set_yticks(rows, names)
     if len(found["weights"]) > 1:
         axes[0, 0].legend(frameon=False, fontsize=8)
@@ -135,8 +153,8 @@ def main(argv: list[str]) -> None:
         cli.print_json(found)
         return
     for name, of_name in found["weights"].items():
-        table = rich.table.Table("task", *(f"{int(step):,} steps" for step in of_name),
-                                 title=f"{name} beside {found['against']}: log ratio of losses")
+        table = rich.table.Table(
+            "task", *of_name, title=f"{Path(name).stem} beside {found['against']}: log ratios")
         for i, task in enumerate(found["tasks"]):
             cells = []
             for of_step in of_name.values():
