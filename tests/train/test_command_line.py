@@ -66,7 +66,7 @@ def test_a_dry_run_compiles_what_training_runs(tmp_path, monkeypatch):
     assert programs() == compiled
 
 
-@pytest.mark.parametrize("arguments, message", [
+BAD = [
     (["--suite", "nowhere"], "unknown name 'nowhere'"),
     (["--suite", "bowl*-1"], "`suite` must weight 'bowl' by a positive number, got '-1'"),
     (["--estimator", "guess"], "`estimator` must be one of .*, got 'guess'"),
@@ -77,10 +77,38 @@ def test_a_dry_run_compiles_what_training_runs(tmp_path, monkeypatch):
     (["--learning_rate", "fast"], "`learning_rate` must be LOW,HIGH, got 'fast'"),
     (["--network", '{"time_scales": 99}'], "`time_scales` must be from 1 to 8, got 99"),
     (["somewhere"], "unknown argument 'somewhere'"),
-])
-def test_bad_flags_give_one_error(tmp_path, arguments, message):
-    done = _train(tmp_path, *arguments)
-    assert done.returncode == 2
-    lines = [line for line in done.stderr.splitlines() if line.startswith("python -m train:")]
-    assert len(lines) == 1 and re.search(message, lines[0]), done.stderr
-    assert not list(tmp_path.glob("runs/**/config.json"))
+]
+# One process for all of them, since starting one takes seconds.
+EACH = """
+import contextlib, io, json, sys
+from absl import flags
+import train.__main__ as program
+
+program._define_config_flags()
+found = []
+for arguments in json.loads(sys.argv[1]):
+    flags.FLAGS.unparse_flags()
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = program.main(flags.FLAGS(["train", *arguments]))
+    found.append([code, said.getvalue()])
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("refused")
+    done = subprocess.run(
+        [sys.executable, "-c", EACH, json.dumps([arguments for arguments, _ in BAD])], cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, capture_output=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("case", range(len(BAD)))
+def test_bad_flags_give_one_error(refused, case):
+    folder, found = refused
+    code, said = found[case]
+    lines = [line for line in said.splitlines() if line.startswith("python -m train:")]
+    assert code == 2 and len(lines) == 1 and re.search(BAD[case][1], lines[0]), said
+    assert not list(folder.glob("runs/**/config.json"))
