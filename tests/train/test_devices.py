@@ -48,23 +48,34 @@ def _same(a, b):
             other[name], one[name], rtol=1e-4, atol=1e-5 * (start[name] + 1e-3), err_msg=name)
 
 
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The folder of a run with an estimator, on one device, once for all tests."""
+    folder = tmp_path_factory.mktemp("one")
+
+    def run(estimator):
+        if not (folder / estimator).exists():
+            _finish(_start(folder / estimator, estimator, 1))
+        return folder / estimator
+
+    return run
+
+
 @pytest.mark.parametrize("estimator", ["tbptt", "pes"])
-def test_eight_devices_give_what_one_gives(tmp_path, estimator):
-    _finish(_start(tmp_path / "one", estimator, 1))
+def test_eight_devices_give_what_one_gives(tmp_path, one, estimator):
     _finish(_start(tmp_path / "eight", estimator, 8))
-    _same(tmp_path / "one", tmp_path / "eight")
+    _same(one(estimator), tmp_path / "eight")
 
 
-def test_two_processes_give_what_one_gives(tmp_path):
+def test_two_processes_give_what_one_gives(tmp_path, one):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    _finish(_start(tmp_path / "one", "pes", 1))
     _finish(*(
         _start(tmp_path / "two", "pes", 1, "--coordinator", address, "--processes", "2",
                "--process", str(process))
         for process in range(2)))
-    _same(tmp_path / "one", tmp_path / "two")
+    _same(one("pes"), tmp_path / "two")
 
 
 def test_members_that_cannot_be_shared_out(monkeypatch):
