@@ -52,6 +52,76 @@ def cond(condition: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) 
     return ops.cond(condition, then, otherwise)
 
 
+def _scoped(function: Callable[[], Any], variables: Sequence[keras.Variable]) -> list[Any]:
+    """What the variables would hold after a function that assigns to them; they stay as they are.
+    All that it reads and changes must be among them."""
+    held = [(variable, variable.value) for variable in variables]
+    with keras.StatelessScope(state_mapping=held) as scope:
+        function()
+    return [scope.get_current_value(variable) for variable in variables]
+
+
+def _traced(condition: Any) -> bool:
+    import jax
+
+    return isinstance(condition, jax.core.Tracer)
+
+
+def either(
+    condition: Any, then: Callable[[], None], otherwise: Callable[[], None],
+    variables: Sequence[keras.Variable],
+) -> None:
+    """Call one of two functions that assign to variables.
+
+    Args:
+        condition: () boolean.
+        then, otherwise: what to call where it holds, and where it does not. On JAX, inside of
+            `jit`, both are computed, and each variable's value is chosen.
+        variables: all that they read and change.
+    """
+    condition = ops.convert_to_tensor(condition)
+    if keras.backend.backend() == "jax" and _traced(condition):
+        old = [variable.value for variable in variables]
+        pairs = zip(_scoped(then, variables), _scoped(otherwise, variables))
+        for variable, before, (new, other) in zip(variables, old, pairs):
+            if new is not before or other is not before:
+                variable.assign(ops.where(condition, new, other))
+        return
+    one_of(ops.cast(ops.logical_not(condition), "int32"), [then, otherwise], variables)
+
+
+def one_of(
+    index: Any, functions: Sequence[Callable[[], None]], variables: Sequence[keras.Variable]
+) -> None:
+    """Call one of several functions that assign to variables, and compute nothing of the others.
+
+    Args:
+        index: () integer: which.
+        functions: what to call.
+        variables: all that they read and change.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.executing_eagerly():
+            tf.switch_case(index, [_returning_nothing(function) for function in functions])
+            return
+    elif keras.backend.backend() == "jax" and _traced(index):
+        values = ops.switch(
+            index, [lambda f=function: _scoped(f, variables) for function in functions])
+        for variable, value in zip(variables, values):
+            variable.assign(value)
+        return
+    functions[int(index)]()
+
+
+def _returning_nothing(function: Callable[[], None]) -> Callable[[], None]:
+    def call() -> None:
+        function()
+
+    return call
+
+
 def torch_program(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function compiled by PyTorch, once for each shape of its arguments; where that fails, the
     function as it is, with a warning."""

@@ -30,6 +30,7 @@ ALLOWED = {
     "rules": JOINT | {"registry"},
     "files": JOINT | {"registry"},
     "training": JOINT | {"registry", "files"},
+    "switch": JOINT | {"training"},
 }
 # The originals' own files are of one network.
 EXCEPTIONS = {("hrnn_opt.files.foreign", "hrnn_opt.networks.hrnn.released")}
