@@ -21,6 +21,11 @@ LEARNED_HOLD = 20
 MEMORY = 0.9
 # A candidate that has failed often is barred for at most 2^10 times `patience` steps.
 MOST_DOUBLINGS = 10
+# A step may be so many times as long as the longest that did not fail, which is forgotten slowly,
+# if after its candidate's steps the loss still falls at so large a share of the rate before.
+GROWTH = 2.0
+CLEAR = 0.25
+FORGOTTEN = 0.99
 
 
 @keras.saving.register_keras_serializable(package="hrnn_opt")
@@ -55,7 +60,8 @@ class GreedySwitch(keras.optimizers.Optimizer):
             buffers of momentum are multiplied by `soft_reset`, at each step until it is not.
             Also the steps for which a candidate is barred when it fails; each time doubles them.
         soft_reset: from 0 to 1; 1 leaves the buffers alone.
-        guard: take back steps that made the loss rise, as far as gradients tell.
+        guard: take back steps that made the loss rise, as far as gradients tell, and shorten those
+            that are more than 4 times as long as any that did not, lately.
         period: at the first `trial` steps of every `period` all candidates are computed and may be
             chosen; at the others only the chosen one. 1: all, always.
         trial: see there.
@@ -272,9 +278,10 @@ class GreedySwitch(keras.optimizers.Optimizer):
         if self.guard:
             self._rate = add("rate", dtype="float32")
             self._predicted = add("predicted", u, dtype="float32")
+            self._length = add("length", u, dtype="float32")
+            self._radius = add("radius", u, dtype="float32")
             self._falls = add("falls", k, u, dtype="float32")
             self._rises = add("rises", k, u, dtype="float32")
-            self._counts = add("counts", k, u)
             self._failures = add("failures", k, u)
             self._barred = add("barred", k, u)
 
@@ -327,19 +334,22 @@ class GreedySwitch(keras.optimizers.Optimizer):
         counted = ops.logical_and(counted, ops.isfinite(arrived))
         counted = ops.logical_and(counted, self._present(places))
         mine = ops.logical_and(self._chosen(), counted)
-        # The moment at which a sum is added to is a step of this candidate.
         for total, new in ((self._falls, predicted), (self._rises, -arrived)):
             old = _held(total)
             self.assign(total, ops.where(mine, MEMORY * old + new, old))
-        self.assign_add(self._counts, ops.cast(mine, "int32"))
         failed = scores_lib.has_failed(*(
-            scores_lib.at(_held(self._choice), ops.convert_to_tensor(x))
-            for x in (self._falls, self._rises, self._counts)))
+            scores_lib.at(_held(self._choice), _held(x)) for x in (self._falls, self._rises)))
         lost = ops.logical_and(pending, ops.logical_not(finite))
-        return ops.logical_or(ops.logical_and(failed, counted), lost)
+        failed = ops.logical_or(ops.logical_and(failed, counted), lost)
+        proven = ops.logical_and(pending, ops.logical_not(failed))
+        radius = _held(self._radius)
+        longest = ops.maximum(FORGOTTEN * radius, _held(self._length))
+        self.assign(self._radius, ops.where(proven, longest, radius))
+        return failed
 
     def _take_back(self, failed: Any, variables: list[keras.Variable], places: list[int]) -> None:
-        """Undo the last motion if it failed anywhere, and bar who made it there."""
+        """Undo the last motion if it failed anywhere, and bar who made it there. It is added to the
+        variables, as they are now: whoever has set them since has not set them in vain."""
         undone = ops.any(failed)
         for variable, motion in zip(variables, self._last_motion(places)):
             value = _held(variable)
@@ -351,7 +361,7 @@ class GreedySwitch(keras.optimizers.Optimizer):
         barred = _held(self._barred)
         self.assign(self._barred, ops.where(theirs, self.patience * doubled, barred))
         self.assign_add(self._failures, ops.cast(theirs, "int32"))
-        for variable in (self._falls, self._rises, self._counts):
+        for variable in (self._falls, self._rises):
             value = _held(variable)
             self.assign(variable, ops.where(theirs, ops.zeros_like(value), value))
         self.assign(self._pending, 0)
@@ -402,6 +412,9 @@ class GreedySwitch(keras.optimizers.Optimizer):
             [_wide(start) - _wide(end) for start, end in zip(starts, ends)] for ends in moved]
         squares = self._of_each([[_dot(u, u) for u in one] for one in updates], places)
         finite = ops.isfinite(squares)
+        shortening = self._shortening(squares, rate)
+        updates = [self._scaled(shortening[j], one, places) for j, one in enumerate(updates)]
+        squares = squares * ops.square(shortening)
         seen = held if self.holdout else updates
         products = self._of_each(
             [[_dot(g, u) for g, u in zip(grads, one)] for one in seen], places)
@@ -429,7 +442,8 @@ class GreedySwitch(keras.optimizers.Optimizer):
                 for k, value in zip(places, values):
                     self.assign(variables_of[k], ops.cast(value, variables_of[k].dtype))
         chosen = [self._pick([ends[i] for ends in moved], k) for i, k in enumerate(places)]
-        self._take(chosen, grads, variables, places, starts, rate)
+        shorter = scores_lib.at(_held(self._choice), shortening)
+        self._take(chosen, shorter, grads, variables, places, starts, rate)
 
     def _follow(
         self, j: int, grads: list[Any], variables: list[keras.Variable], places: list[int],
@@ -437,17 +451,21 @@ class GreedySwitch(keras.optimizers.Optimizer):
     ) -> None:
         """Compute and take the step of candidate j alone."""
         moved = self._try(j, grads, variables, starts)
+        updates = [_wide(start) - _wide(end) for start, end in zip(starts, moved)]
+        squares = self._by_unit([_dot(u, u) for u in updates], places)
+        every = ops.ones((len(self.candidates), 1), "float32")
+        shorter = self._shortening(every * squares, rate)[j]
         for other in (one for i, one in enumerate(self.candidates) if i != j):
             # Its schedule, if it has one, goes by the same steps as the others'.
             other._iterations.assign_add(1)
         self.assign(self._known, 0)
         if self.holdout:
-            for k, start, end in zip(places, starts, moved):
-                update = _wide(start) - _wide(end)
-                update = ops.where(ops.all(ops.isfinite(update)), update, 0.0)
-                self.assign(self._updates[j][k], ops.cast(update, self._updates[j][k].dtype))
+            kept = self._where_finite(
+                ops.isfinite(squares), self._scaled(shorter, updates, places), places)
+            for k, value in zip(places, kept):
+                self.assign(self._updates[j][k], ops.cast(value, self._updates[j][k].dtype))
         self.assign_add(self._tenure, ops.ones((self._units,), "int32"))
-        self._take(moved, grads, variables, places, starts, rate)
+        self._take(moved, shorter, grads, variables, places, starts, rate)
 
     def _try(
         self, j: int, grads: list[Any], variables: list[keras.Variable], starts: list[Any]
@@ -459,31 +477,32 @@ class GreedySwitch(keras.optimizers.Optimizer):
         return [_held(variable) for variable in variables]
 
     def _take(
-        self, ends: list[Any], grads: list[Any], variables: list[keras.Variable],
+        self, ends: list[Any], shorter: Any, grads: list[Any], variables: list[keras.Variable],
         places: list[int], starts: list[Any], rate: Any,
     ) -> None:
-        """Move the variables from the starts towards the ends of the chosen candidate's step."""
-        norms = self._by_unit(
-            [_dot(u, u) for u in (_wide(s) - _wide(e) for s, e in zip(starts, ends))], places)
-        finite = ops.isfinite(norms)
-        falls = []
+        """Move the variables from the starts to the ends of the chosen candidate's step, or not as
+        far: (U,) `shorter` is that share of it."""
+        updates = self._scaled(
+            shorter, [_wide(start) - _wide(end) for start, end in zip(starts, ends)], places)
+        squares = self._by_unit([_dot(u, u) for u in updates], places)
+        updates = self._where_finite(ops.isfinite(squares), updates, places)
         for i, k in enumerate(places):
-            start, end = starts[i], ends[i]
-            update = _wide(start) - _wide(end)
-            moved = _wide(start) - ops.cast(rate, update.dtype) * update
-            # With a rate of 1, where the candidate itself would have gone, to the bit.
-            end = ops.where(rate == 1, end, ops.cast(moved, end.dtype))
-            moves = finite[self._unit(k)]
-            self.assign(variables[i], ops.where(moves, end, start))
-            update = ops.where(moves, update, ops.zeros_like(update))
-            falls.append(rate * _dot(grads[i], update))
+            start, update = starts[i], updates[i]
+            moved = ops.cast(_wide(start) - ops.cast(rate, update.dtype) * update, start.dtype)
+            # Whole and at a rate of 1, it ends where the candidate itself would be, to the bit.
+            whole = ops.logical_and(rate * shorter[self._unit(k)] == 1,
+                                    ops.isfinite(squares)[self._unit(k)])
+            self.assign(variables[i], ops.where(whole, ends[i], moved))
             if self.guard and not self.holdout:
                 motion = self._updates[0][k]
                 self.assign(motion, ops.cast(update, motion.dtype))
         self.assign_add(self._uses, ops.cast(
             ops.logical_and(self._chosen(), self._present(places)), "int32"))
         if self.guard:
+            falls = [rate * _dot(g, u) for g, u in zip(grads, updates)]
             self.assign(self._predicted, self._by_unit(falls, places))
+            self.assign(self._length, rate * ops.sqrt(
+                ops.where(ops.isfinite(squares), squares, 0.0)))
             self.assign(self._rate, rate)
             self.assign(self._pending, 1)
 
@@ -505,6 +524,29 @@ class GreedySwitch(keras.optimizers.Optimizer):
         for j, value in enumerate(values[1:], 1):
             picked = ops.where(choice == j, ops.convert_to_tensor(value), picked)
         return picked
+
+    def _shortening(self, squares: Any, rate: Any) -> Any:
+        """What updates with these squares of their norms, (K, U), are multiplied by: 1, or what
+        makes them as long as a step may be."""
+        if not self.guard:
+            return ops.ones_like(squares)
+        lengths = rate * ops.sqrt(squares)
+        radius = _held(self._radius)
+        # At the first step, the shortest of the candidates' is what may be trusted.
+        usual = ops.logical_and(ops.isfinite(lengths), lengths > 0)
+        shortest = ops.min(ops.where(usual, lengths, 1e30), axis=0)
+        # Who arrives where the loss still falls may go further than ever.
+        falls = _held(self._falls)
+        clear = ops.logical_and(falls > 0, -_held(self._rises) >= CLEAR * falls)
+        growth = ops.where(clear, GROWTH, 1.0)
+        limit = ops.where(radius > 0, growth * radius, shortest)
+        return ops.where(ops.logical_and(usual, lengths > limit),
+                         limit / ops.maximum(lengths, 1e-30), 1.0)
+
+    def _scaled(self, factors: Any, values: list[Any], places: list[int]) -> list[Any]:
+        """Values of variables, times the (U,) factors of their units."""
+        return [value * ops.cast(factors[self._unit(k)], value.dtype)
+                for k, value in zip(places, values)]
 
     def _where_finite(self, finite: Any, values: list[Any], places: list[int]) -> list[Any]:
         return [ops.where(finite[self._unit(k)], value, ops.zeros_like(value))
