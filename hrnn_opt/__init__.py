@@ -15,6 +15,7 @@ from hrnn_opt.networks import (
 from hrnn_opt.places.layout import Layout
 from hrnn_opt.registry import register
 from hrnn_opt.rules import Alignment, Averaging, Rescaling, Rotation
+from hrnn_opt.switch.callbacks import SwitchDynamics
 from hrnn_opt.switch.optimizer import GreedySwitch
 from hrnn_opt.training.callbacks import LearningRateDynamics, RefreshStatistics, SwapLookahead
 from hrnn_opt.training.optimizer import HierarchicalLOpt, LearnedOpt
@@ -46,6 +47,7 @@ __all__ = [
     "Seen",
     "Step",
     "SwapLookahead",
+    "SwitchDynamics",
     "networks",
     "refresh_statistics",
     "register",

@@ -272,11 +272,13 @@ class GreedySwitch(keras.optimizers.Optimizer):
         self._tenure = add("tenure", u)
         self._scores = add("scores", k, u, dtype="float32")
         self._negative = add("negative", k, u)
+        self._shortened = add("shortened", k, u, dtype="float32", start=1.0)
         # Whether there is a last motion that may be taken back, and whether the updates of all
         # candidates at the last step are known.
         self._pending, self._known = add("pending"), add("known")
         if self.guard:
-            self._rate = add("rate", dtype="float32")
+            # The learning rate and the shortening in the last motion.
+            self._share = add("share", u, dtype="float32")
             self._predicted = add("predicted", u, dtype="float32")
             self._length = add("length", u, dtype="float32")
             self._radius = add("radius", u, dtype="float32")
@@ -334,9 +336,12 @@ class GreedySwitch(keras.optimizers.Optimizer):
         counted = ops.logical_and(counted, ops.isfinite(arrived))
         counted = ops.logical_and(counted, self._present(places))
         mine = ops.logical_and(self._chosen(), counted)
-        for total, new in ((self._falls, predicted), (self._rises, -arrived)):
+        # What is known of the others gets old.
+        for total, new, old_share in (
+            (self._falls, predicted, 1.0), (self._rises, -arrived, FORGOTTEN),
+        ):
             old = _held(total)
-            self.assign(total, ops.where(mine, MEMORY * old + new, old))
+            self.assign(total, ops.where(mine, MEMORY * old + new, old_share * old))
         failed = scores_lib.has_failed(*(
             scores_lib.at(_held(self._choice), _held(x)) for x in (self._falls, self._rises)))
         lost = ops.logical_and(pending, ops.logical_not(finite))
@@ -413,9 +418,10 @@ class GreedySwitch(keras.optimizers.Optimizer):
         squares = self._of_each([[_dot(u, u) for u in one] for one in updates], places)
         finite = ops.isfinite(squares)
         shortening = self._shortening(squares, rate)
-        updates = [self._scaled(shortening[j], one, places) for j, one in enumerate(updates)]
-        squares = squares * ops.square(shortening)
-        seen = held if self.holdout else updates
+        seen, seen_shortened = updates, shortening
+        if self.holdout:
+            seen, seen_shortened = held, _held(self._shortened)
+            self.assign(self._shortened, shortening)
         products = self._of_each(
             [[_dot(g, u) for g, u in zip(grads, one)] for one in seen], places)
         if self.holdout:
@@ -423,6 +429,9 @@ class GreedySwitch(keras.optimizers.Optimizer):
         else:
             seen_squares, factors = squares, self._factors()
             known = ops.ones_like(known)
+        if self.score == "power":
+            # Of the step that would be taken. Other scores compare directions or filters.
+            products = products * seen_shortened
         raw = scores_lib.scores(
             self.score, products, seen_squares,
             self._by_unit([_dot(g, g) for g in grads], places), factors)
@@ -460,8 +469,7 @@ class GreedySwitch(keras.optimizers.Optimizer):
             other._iterations.assign_add(1)
         self.assign(self._known, 0)
         if self.holdout:
-            kept = self._where_finite(
-                ops.isfinite(squares), self._scaled(shorter, updates, places), places)
+            kept = self._where_finite(ops.isfinite(squares), updates, places)
             for k, value in zip(places, kept):
                 self.assign(self._updates[j][k], ops.cast(value, self._updates[j][k].dtype))
         self.assign_add(self._tenure, ops.ones((self._units,), "int32"))
@@ -482,40 +490,35 @@ class GreedySwitch(keras.optimizers.Optimizer):
     ) -> None:
         """Move the variables from the starts to the ends of the chosen candidate's step, or not as
         far: (U,) `shorter` is that share of it."""
-        updates = self._scaled(
-            shorter, [_wide(start) - _wide(end) for start, end in zip(starts, ends)], places)
-        squares = self._by_unit([_dot(u, u) for u in updates], places)
-        updates = self._where_finite(ops.isfinite(squares), updates, places)
+        updates = [_wide(start) - _wide(end) for start, end in zip(starts, ends)]
+        finite = ops.isfinite(self._by_unit([_dot(u, u) for u in updates], places))
+        updates = self._where_finite(finite, updates, places)
+        share = rate * shorter
+        motion = self._scaled(share, updates, places)
         for i, k in enumerate(places):
-            start, update = starts[i], updates[i]
-            moved = ops.cast(_wide(start) - ops.cast(rate, update.dtype) * update, start.dtype)
+            moved = ops.cast(_wide(starts[i]) - motion[i], starts[i].dtype)
             # Whole and at a rate of 1, it ends where the candidate itself would be, to the bit.
-            whole = ops.logical_and(rate * shorter[self._unit(k)] == 1,
-                                    ops.isfinite(squares)[self._unit(k)])
+            whole = ops.logical_and(share == 1, finite)[self._unit(k)]
             self.assign(variables[i], ops.where(whole, ends[i], moved))
             if self.guard and not self.holdout:
-                motion = self._updates[0][k]
-                self.assign(motion, ops.cast(update, motion.dtype))
+                last = self._updates[0][k]
+                self.assign(last, ops.cast(updates[i], last.dtype))
         self.assign_add(self._uses, ops.cast(
             ops.logical_and(self._chosen(), self._present(places)), "int32"))
         if self.guard:
-            falls = [rate * _dot(g, u) for g, u in zip(grads, updates)]
-            self.assign(self._predicted, self._by_unit(falls, places))
-            self.assign(self._length, rate * ops.sqrt(
-                ops.where(ops.isfinite(squares), squares, 0.0)))
-            self.assign(self._rate, rate)
+            self.assign(self._predicted, self._by_unit(
+                [_dot(g, m) for g, m in zip(grads, motion)], places))
+            self.assign(self._length, ops.sqrt(
+                self._by_unit([_dot(m, m) for m in motion], places)))
+            self.assign(self._share, share)
             self.assign(self._pending, 1)
 
     # The parts of a step.
 
     def _last_motion(self, places: list[int]) -> list[Any]:
         """What the last step subtracted from the variables, but for weight decay."""
-        rate = _held(self._rate)
-        found = []
-        for k in places:
-            update = self._pick([updates[k] for updates in self._updates], k)
-            found.append(ops.cast(rate, _wide(update).dtype) * _wide(update))
-        return found
+        return self._scaled(_held(self._share), [
+            _wide(self._pick([updates[k] for updates in self._updates], k)) for k in places], places)
 
     def _pick(self, values: list[Any], k: int) -> Any:
         """Of the values of each candidate for variable k, that of the chosen one."""
@@ -595,8 +598,12 @@ class GreedySwitch(keras.optimizers.Optimizer):
         may_change = ops.zeros_like(choice, "bool")
         if known is not None:
             may_change = ops.logical_and(known, tenure >= self.hold)
+        scores = _held(self._scores)
+        if self.guard and self.score == "power":
+            share = scores_lib.share_of_power(_held(self._falls), _held(self._rises))
+            scores = ops.where(scores > 0, scores * share, scores)
         new = scores_lib.choose(
-            _held(self._scores), choice, eligible, may_change, self.margin)
+            scores, choice, eligible, may_change, self.margin)
         new = ops.where(self._present(places), new, choice)
         self.assign(self._choice, new)
         tenure = ops.where(new == choice, tenure, ops.zeros_like(tenure))

@@ -128,3 +128,20 @@ def has_failed(falls: Any, rises: Any) -> Any:
         Booleans of the same shape.
     """
     return ops.logical_and(falls > 0, rises > falls)
+
+
+def share_of_power(falls: Any, rises: Any) -> Any:
+    """What share of the power g . u the loss has fallen by, by the trapezoid rule of `has_failed`:
+    (falls - rises) / (2 falls), from 0 to 1; 1, which is to first order, where nothing is known.
+
+    Without it, whoever takes steps that are too long is believed again after each step of another.
+
+    Args:
+        falls, rises: as in `has_failed`.
+
+    Returns:
+        Numbers of the same shape.
+    """
+    known = falls > 0
+    share = (falls - rises) / ops.where(known, 2 * falls, 1.0)
+    return ops.where(known, ops.clip(share, 0.0, 1.0), 1.0)
