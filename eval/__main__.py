@@ -21,6 +21,7 @@ from eval.commands import cli
 COMMANDS = {
     "conformance": "replay recorded trajectories or problems and print the deviations",
     "mnist": "train one network on MNIST with one optimizer",
+    "switch": "greedy switches beside each of their candidates alone",
     "tune": "search the learning rates of hand-designed optimizers",
     "table": "the learned optimizer beside the best tuned ones",
     "learned": "weights beside those they started from, on tasks that they never saw",

@@ -1,5 +1,5 @@
 """One of the paper's figures: `python -m eval figure N [flags]`, N one of 2, 3, 4a, 4b, 5, 6, 7,
-or `generalisation`, which goes beyond the paper.
+`generalisation`, which goes beyond the paper, or `switch`, of another one.
 
 Runs what is missing in the store, and writes the figure as PNG and SVG, and as JSON with all
 numbers in it. --budget says how much is computed: smoke takes about a minute, small about an hour

@@ -1,4 +1,4 @@
-"""The paper's figures, and one beyond it: a module for each.
+"""The paper's figures, one beyond it, and one of another paper: a module for each.
 
 A module has `TITLE`, the paper's `CLAIM` in our words, `measure(context)`, which gives what is
 drawn as JSON has it, and `draw(measured)`, which gives the picture. What `measure` gives has a
@@ -21,6 +21,7 @@ FIGURES = {
     "6": "ablations",
     "7": "step_time",
     "generalisation": "generalisation",
+    "switch": "switch",
 }
 
 

@@ -17,7 +17,9 @@ from eval.runs.store import Store
 NAMES = {
     "hrnn": "HierarchicalLOpt", "adam": "Adam", "rmsprop": "RMSProp", "sgd": "SGD, momentum",
     "adamw": "AdamW", "schedule_free": "schedule-free AdamW", "prodigy": "Prodigy",
-    "dadapt": "D-Adaptation",
+    "dadapt": "D-Adaptation", "muon": "Muon (a matrix's spectral norm)",
+    "sgd_plain": "SGD (spectral)", "switch_sgd": "greedy switch",
+    **{f"sgd_{value:g}": f"SGD, momentum {value:g}" for value in optimizers.MOMENTA},
 }
 # The same in every panel of every figure; others are black.
 COLOURS = {NAMES["hrnn"]: pictures.VERMILION, **dict(zip(

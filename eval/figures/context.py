@@ -42,6 +42,8 @@ class Budget:
         batch_sizes: of figure 7, for the convnet.
         resnet_batch_sizes: likewise, for ResNet50V2.
         imagenet_steps: of figure 4b.
+        switch_network: of figure `switch`, beside an ellipse.
+        switch_steps: of that network.
     """
 
     examples: int | None
@@ -65,6 +67,8 @@ class Budget:
     batch_sizes: tuple[int, ...]
     resnet_batch_sizes: tuple[int, ...]
     imagenet_steps: int
+    switch_network: str
+    switch_steps: int
 
 
 _OTHERS = ("conv_bn_relu", "rows_gru", "autoencoder", "transformer")
@@ -76,14 +80,16 @@ BUDGETS = {
         other_steps=20, seeds=(0,), grid_seeds=(0,), rates=(1e-2,), swept=(1e-4, 1e-2),
         problems=("quadratic",), problem_steps=20, instances=2, lstm_meta_steps=2,
         carry_over_steps=50, ablations=1, meta_steps=2, meta_seeds=(0,), batch_sizes=(2,),
-        resnet_batch_sizes=(), imagenet_steps=2),
+        resnet_batch_sizes=(), imagenet_steps=2,
+        switch_network="resnet18_narrow", switch_steps=2),
     "small": Budget(
         examples=10_000, networks=PAPER, steps=1000, conv_steps=200, others=_OTHERS,
         other_steps=200, seeds=(0, 1, 2), grid_seeds=(0,),
         rates=(1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1, 3.16e-1), swept=_DECADES,
         problems=problem_run.NAMES, problem_steps=1000, instances=16, lstm_meta_steps=200,
         carry_over_steps=200, ablations=15, meta_steps=60, meta_seeds=(0, 1, 2),
-        batch_sizes=(1, 8, 64, 512), resnet_batch_sizes=(), imagenet_steps=60),
+        batch_sizes=(1, 8, 64, 512), resnet_batch_sizes=(), imagenet_steps=60,
+        switch_network="resnet18_narrow", switch_steps=200),
     "full": Budget(
         examples=None, networks=PAPER, steps=10_000, conv_steps=10_000, others=_OTHERS,
         other_steps=10_000, seeds=(0, 1, 2, 3, 4), grid_seeds=(0, 1, 2),
@@ -91,7 +97,8 @@ BUDGETS = {
         problem_steps=5000, instances=64, lstm_meta_steps=5000, carry_over_steps=10_000,
         ablations=15, meta_steps=2000, meta_seeds=(0, 1, 2, 3, 4),
         batch_sizes=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
-        resnet_batch_sizes=(1, 4, 16, 64), imagenet_steps=20_000),
+        resnet_batch_sizes=(1, 4, 16, 64), imagenet_steps=20_000,
+        switch_network="resnet18", switch_steps=10_000),
 }
 
 

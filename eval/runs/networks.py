@@ -31,13 +31,13 @@ def build(name: str, input_shape: Shape = (28, 28, 1), classes: int = 10,
     """A new network that maps images to logits.
 
     Args:
-        name: one of `NETWORKS` or `OTHERS`.
+        name: one of `NETWORKS`, `OTHERS` or `LARGE`.
         input_shape: height, width and channels of an image, or the length of a text.
         classes: number of logits; the vocabulary of a text.
         seed: draws the start values. It seeds Keras's, NumPy's and Python's global generators.
     """
     keras.utils.set_random_seed(seed)
-    return {**NETWORKS, **OTHERS}[name](input_shape, classes)
+    return {**NETWORKS, **OTHERS, **LARGE}[name](input_shape, classes)
 
 
 def _by_first_dimension(shape: Shape, dtype: str | None = None) -> keras.KerasTensor:
@@ -173,3 +173,36 @@ def transformer(input_shape: Shape, classes: int) -> keras.Model:
 # Those that are trained on something else than classes of images.
 OTHERS: dict[str, Callable[[Shape, int], keras.Model]] = {
     "autoencoder": autoencoder, "transformer": transformer}
+
+
+def resnet18(input_shape: Shape, classes: int, width: int = 64) -> keras.Model:
+    """ResNet-18 as it is for small images: the first convolution is 3 x 3, and nothing is pooled
+    before the end (He et al. 2016, section 4.2)."""
+
+    def convolve(x: keras.KerasTensor, filters: int, size: int, strides: int) -> keras.KerasTensor:
+        x = layers.Conv2D(filters, size, strides=strides, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization(momentum=0.9)(x)
+
+    def block(x: keras.KerasTensor, filters: int, strides: int) -> keras.KerasTensor:
+        shortcut = x
+        if strides > 1 or x.shape[-1] != filters:
+            shortcut = convolve(x, filters, 1, strides)
+        x = layers.Activation("relu")(convolve(x, filters, 3, strides))
+        return layers.Activation("relu")(layers.Add()([convolve(x, filters, 3, 1), shortcut]))
+
+    inputs = keras.Input(input_shape)
+    x = layers.Activation("relu")(convolve(inputs, width, 3, 1))
+    for stage in range(4):
+        x = block(x, width * 2**stage, 1 if stage == 0 else 2)
+        x = block(x, width * 2**stage, 1)
+    return keras.Model(inputs, layers.Dense(classes)(layers.GlobalAveragePooling2D()(x)))
+
+
+def resnet18_narrow(input_shape: Shape, classes: int) -> keras.Model:
+    """The same with an eighth of the filters, which a CPU trains for some hundred steps."""
+    return resnet18(input_shape, classes, width=8)
+
+
+# Those that want an accelerator, and their like.
+LARGE: dict[str, Callable[[Shape, int], keras.Model]] = {
+    "resnet18": resnet18, "resnet18_narrow": resnet18_narrow}

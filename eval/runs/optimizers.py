@@ -87,9 +87,53 @@ UNTUNED: dict[str, Builder] = {
     "dadapt": _of_optax("dadapt_adamw"),
 }
 JAX_ONLY = ("prodigy", "dadapt")
+# What switches choose among, and the switches, as they come: none of them is tuned.
+MOMENTA = (0.5, 0.9, 0.99)
+FIXED: dict[str, Builder] = {
+    **{f"sgd_{value:g}": partial(keras.optimizers.SGD, learning_rate=0.1, momentum=value)
+       for value in MOMENTA},
+    **{f"adam_{value:g}": partial(keras.optimizers.Adam, beta_1=value) for value in MOMENTA},
+    "muon": keras.optimizers.Muon,
+    "sgd_plain": keras.optimizers.SGD,
+}
+
+
+def _switch_among(*names: str) -> Builder:
+    def build(**settings: Any) -> keras.optimizers.Optimizer:
+        from hrnn_opt import GreedySwitch, LearnedOpt
+
+        return GreedySwitch(
+            [LearnedOpt(name) if name == "rule" else BASELINES[name]() for name in names],
+            **settings)
+
+    return build
+
+
+def _switch_of(kind: str) -> Builder:
+    def build(**settings: Any) -> keras.optimizers.Optimizer:
+        from hrnn_opt import GreedySwitch
+
+        return getattr(GreedySwitch, kind)(**settings)
+
+    return build
+
+
+SWITCHES: dict[str, Builder] = {
+    "switch_sgd": _switch_of("sgd"),
+    "switch_adam": _switch_of("adam"),
+    "switch_mixed": _switch_among("adam", "rmsprop", "sgd"),
+    "switch_rule": _switch_among("adam", "rule"),
+}
+# By switch. `rule` is a learned optimizer's weights.
+CANDIDATES: dict[str, tuple[str, ...]] = {
+    "switch_sgd": tuple(f"sgd_{value:g}" for value in MOMENTA),
+    "switch_adam": tuple(f"adam_{value:g}" for value in MOMENTA),
+    "switch_mixed": ("adam", "rmsprop", "sgd"),
+    "switch_rule": ("adam", "rule"),
+}
 LEARNED = "hrnn"
 LEARNED_SETTINGS = ("weights", "initial_learning_rate", "state_dtype")
-OPTIMIZERS = (LEARNED, *TUNED, *UNTUNED)
+OPTIMIZERS = (LEARNED, *TUNED, *UNTUNED, *FIXED, *SWITCHES)
 SCHEDULES = ("constant", "cosine")
 
 
@@ -117,4 +161,4 @@ def build(name: str, *, learning_rate: float | None, schedule: str, steps: int,
         from hrnn_opt import LearnedOpt
 
         return LearnedOpt(**settings)
-    return {**TUNED, **UNTUNED}[name](**settings)
+    return {**TUNED, **UNTUNED, **FIXED, **SWITCHES}[name](**settings)

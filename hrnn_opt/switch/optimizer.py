@@ -37,8 +37,8 @@ class GreedySwitch(keras.optimizers.Optimizer):
     moves the parameters. A step that has made the loss rise is taken back, and the candidate that
     made it is barred for a while, so that a candidate that diverges does not take the others along.
 
-    Memory: the states of all candidates, one update of each with `holdout`, or else one in all with
-    `guard`. Time: the steps of all candidates; with `period`, of the chosen one alone at most steps.
+    Memory: the states of all K candidates, and K updates with `holdout`, or else one with `guard`.
+    Time: K steps; with `period`, one where the choice stays as it is.
 
     Args:
         candidates: two or more optimizers, Keras's or ours, not built yet. Their learning rates,
@@ -517,8 +517,8 @@ class GreedySwitch(keras.optimizers.Optimizer):
 
     def _last_motion(self, places: list[int]) -> list[Any]:
         """What the last step subtracted from the variables, but for weight decay."""
-        return self._scaled(_held(self._share), [
-            _wide(self._pick([updates[k] for updates in self._updates], k)) for k in places], places)
+        chosen = [self._pick([updates[k] for updates in self._updates], k) for k in places]
+        return self._scaled(_held(self._share), [_wide(update) for update in chosen], places)
 
     def _pick(self, values: list[Any], k: int) -> Any:
         """Of the values of each candidate for variable k, that of the chosen one."""

@@ -169,10 +169,11 @@ def test_momenta_are_scored_as_filters_of_one_norm(make, expected):
 
 
 def test_momenta_step_as_the_optimizer_at_that_momentum():
+    settings = {"first": 0, "margin": 1e9, "guard": False, "weight_decay": 0.1}
     for make, alone in (
-        (lambda: GreedySwitch.sgd(0.05, (0.9, 0.0), first=0, margin=1e9, guard=False, weight_decay=0.1),
+        (lambda: GreedySwitch.sgd(0.05, (0.9, 0.0), **settings),
          SGD(0.05, momentum=0.9, weight_decay=0.1)),
-        (lambda: GreedySwitch.adam(0.05, (0.9, 0.0), first=0, margin=1e9, guard=False, weight_decay=0.1),
+        (lambda: GreedySwitch.adam(0.05, (0.9, 0.0), **settings),
          Adam(0.05, beta_1=0.9, weight_decay=0.1)),
     ):
         ours, theirs = variables(), variables()
@@ -491,9 +492,9 @@ def test_what_has_no_gradient_stays(scope):
 def test_several_replicas_of_tensorflow_are_refused():
     import tensorflow as tf
 
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        with pytest.raises(ValueError, match="one replica under tf.distribute, got .* with 2"):
-            switch().build(variables())
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope(), pytest.raises(
+            ValueError, match=r"one replica under tf.distribute, got .* with 2"):
+        switch().build(variables())
 
 
 def test_choices_go_to_tensorboard(tmp_path):
