@@ -7,6 +7,8 @@
                       throughput, memory, first call
     benchmark train   a whole training step with HierarchicalLOpt relative to one with Adam, RMSProp
                       and SGD, which take turns; median of several rounds
+    benchmark switch  a whole training step with a GreedySwitch of Adam, RMSProp and SGD, relative
+                      to one with the dearest of them, which take turns
     benchmark logging a training step with LearningRateDynamics relative to one without
 """
 
@@ -28,12 +30,14 @@ flags.DEFINE_integer("repeats", 5, "Timed runs, of which the median counts.", fl
 flags.DEFINE_integer(
     "objective_every", 1, "Evaluate the meta-objective at every so-many-th inner step.",
     flag_values=OPTIONS)
-flags.DEFINE_enum("model", "mnist_conv", train_step.MODELS, "Of `train`.", flag_values=OPTIONS)
+flags.DEFINE_enum("model", "mnist_conv", train_step.MODELS, "Of `train` and `switch`.",
+                  flag_values=OPTIONS)
 flags.DEFINE_string("network", "mlp_relu", "Of `logging`: a network of `python -m eval mnist`.",
                     flag_values=OPTIONS)
 flags.DEFINE_integer("every", 100, "Of `logging`: batches from one record to the next.",
                      lower_bound=1, flag_values=OPTIONS)
-flags.DEFINE_integer("batch_size", 64, "Of `train`.", lower_bound=1, flag_values=OPTIONS)
+flags.DEFINE_integer("batch_size", 64, "Of `train` and `switch`.", lower_bound=1,
+                     flag_values=OPTIONS)
 flags.DEFINE_enum("backend", None, ["jax", "tensorflow", "torch"],
                   "Of `step` and `logging`; that of KERAS_BACKEND if not given.",
                   flag_values=OPTIONS)
@@ -53,7 +57,7 @@ cli.define_json(OPTIONS)
 def main(argv: list[str]) -> int:
     """The command line."""
     whats = {"meta": _main_meta, "step": _main_step, "train": _main_train,
-             "logging": _main_logging}
+             "switch": _main_switch, "logging": _main_logging}
     if len(argv) != 2 or argv[1] not in whats:
         raise cli.UsageError(
             f"benchmark takes one of: {', '.join(whats)}; got {' '.join(argv[1:]) or 'nothing'}")
@@ -125,6 +129,22 @@ def _main_train() -> int:
         print(f"{name:>8} {1e3 * seconds:10.2f} ms, first call "
               f"{report['first_call_seconds'][name]:.0f} s"
               + (f"  HierarchicalLOpt takes {relative:.2f} times as long" if relative else ""))
+    return 0
+
+
+def _main_switch() -> int:
+    cli.need_jax()
+    report = train_step.measure_switch(OPTIONS.model, OPTIONS.batch_size, OPTIONS.repeats)
+    if OPTIONS.json:
+        cli.print_json(report)
+        return 0
+    for name, seconds in report["step_seconds"].items():
+        print(f"{name:>14} {1e3 * seconds:10.2f} ms, first call "
+              f"{report['first_call_seconds'][name]:.0f} s")
+    relative = report["relative"]
+    print(f"relative to {report['dearest']}: {relative['switch']:.2f} times where all candidates "
+          f"are computed, {relative['switch, alone']:.2f} times where the chosen one alone is, "
+          f"{report['period_mean']:.2f} times with period=200 and trial=20")
     return 0
 
 

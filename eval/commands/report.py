@@ -64,11 +64,11 @@ def _missing(records: list[dict[str, Any]]) -> list[str]:
 
 INTRODUCTION = (
     "The experiments of Wichrowska et al., \"Learned Optimizers that Scale and Generalize\" (ICML "
-    "2017), one beyond them, and one of Lee and Lee on the greedy switch. What the weights were trained on, if on anything, is on their "
-    "card in hrnn_opt/pretrained. Lines are medians over seeds or instances, shades reach from the "
-    "first quartile to the third. Tuned optimizers are shown at the best constant learning rate of "
-    "the search (in brackets in the tables); untuned ones, the learned one among them, as they "
-    "come.")
+    "2017), one beyond them, and those of another paper on a greedy switch. What the weights were "
+    "trained on, if on anything, is on their card in hrnn_opt/pretrained. Lines are medians over "
+    "seeds or instances, shades reach from the first quartile to the third. Tuned optimizers are "
+    "shown at the best constant learning rate of the search (in brackets in the tables); untuned "
+    "ones, the learned one among them, as they come.")
 
 
 def markdown(records: list[dict[str, Any]]) -> str:

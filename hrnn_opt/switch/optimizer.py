@@ -123,26 +123,21 @@ class GreedySwitch(keras.optimizers.Optimizer):
         learned = any(isinstance(candidate, LearnedOpt) for candidate in candidates)
         if hold is None:
             hold = LEARNED_HOLD if learned else 0
-        for argument, value, allowed in (("scope", scope, SCOPES),
-                                         ("score", score, scores_lib.SCORES)):
-            if value not in allowed:
-                raise ValueError(f"`{argument}` must be one of {allowed}, got {value!r}.")
-        for argument, value in (("holdout", holdout), ("guard", guard)):
-            if not isinstance(value, bool):
-                raise ValueError(f"`{argument}` must be True or False, got {value!r}.")
-        for argument, value, ok, said in (
-            ("smoothing", smoothing, lambda x: 0 <= x < 1, "at least 0 and below 1"),
-            ("margin", margin, lambda x: 0 <= x < float("inf"), "at least 0 and finite"),
-            ("soft_reset", soft_reset, lambda x: 0 <= x <= 1, "from 0 to 1"),
-        ):
-            if not is_number(value) or not ok(value):
-                raise ValueError(f"`{argument}` must be a number {said}, got {value!r}.")
-        for argument, value, lowest in (("hold", hold, 0), ("patience", patience, 1),
+        _require("scope", scope, scope in SCOPES, f"one of {SCOPES}")
+        _require("score", score, score in scores_lib.SCORES, f"one of {scores_lib.SCORES}")
+        for argument, switched in (("holdout", holdout), ("guard", guard)):
+            _require(argument, switched, isinstance(switched, bool), "True or False")
+        _require("smoothing", smoothing, is_number(smoothing) and 0 <= smoothing < 1,
+                 "a number of at least 0 and below 1")
+        _require("margin", margin, is_number(margin) and 0 <= margin < float("inf"),
+                 "a finite number of at least 0")
+        _require("soft_reset", soft_reset, is_number(soft_reset) and 0 <= soft_reset <= 1,
+                 "a number from 0 to 1")
+        for argument, count, lowest in (("hold", hold, 0), ("patience", patience, 1),
                                         ("period", period, 1), ("trial", trial, 1),
                                         ("first", first, 0)):
-            if not is_number(value, int) or value < lowest:
-                raise ValueError(
-                    f"`{argument}` must be an integer of at least {lowest}, got {value!r}.")
+            _require(argument, count, is_number(count, int) and count >= lowest,
+                     f"an integer of at least {lowest}")
         if first >= len(candidates):
             raise ValueError(
                 f"`first` must be below the number of candidates, {len(candidates)}, got {first}.")
@@ -677,6 +672,11 @@ class GreedySwitch(keras.optimizers.Optimizer):
             keras.optimizers.deserialize(one, custom_objects=custom_objects)
             for one in config["candidates"]]
         return super().from_config(config, custom_objects)
+
+
+def _require(argument: str, value: Any, ok: bool, allowed: str) -> None:
+    if not ok:
+        raise ValueError(f"`{argument}` must be {allowed}, got {value!r}.")
 
 
 def _checked(candidates: Any) -> list[keras.optimizers.Optimizer]:

@@ -59,8 +59,8 @@ def numpy(x):
     (lambda: switch(score="loss"), "`score` must be one of .*got 'loss'"),
     (lambda: switch(score="filter"), "all SGD or all Adam"),
     (lambda: GreedySwitch([SGD(), RMSprop()], score="filter"), "got RMSprop"),
-    (lambda: switch(smoothing=1.0), "`smoothing` must be a number at least 0 and below 1"),
-    (lambda: switch(margin=-1), "`margin` must"),
+    (lambda: switch(smoothing=1.0), "`smoothing` must be a number of at least 0 and below 1, got 1.0"),
+    (lambda: switch(margin=-1), "`margin` must be a finite number of at least 0, got -1"),
     (lambda: switch(soft_reset=2), "`soft_reset` must be a number from 0 to 1, got 2"),
     (lambda: switch(patience=0), "`patience` must be an integer of at least 1, got 0"),
     (lambda: switch(first=2), "`first` must be below the number of candidates, 2, got 2"),
@@ -243,10 +243,38 @@ def test_between_trials_only_the_chosen_one_is_computed():
 # What it is for.
 
 
+def compiled(optimizer, variables):
+    """A function that takes one step with gradients, compiled where the backend can."""
+    optimizer.build(variables)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        program = jax.jit(optimizer.stateless_apply)
+
+        def step(grads):
+            new = program([v.value for v in optimizer.variables], grads,
+                          [v.value for v in variables])
+            for kind, found in zip((variables, optimizer.variables), new):
+                for variable, value in zip(kind, found):
+                    variable.assign(value)
+
+        return step
+
+    def apply(grads):
+        optimizer.apply(grads, variables)
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        apply = tf.function(apply)
+    return lambda grads: apply([ops.convert_to_tensor(g) for g in grads])
+
+
 def descend(optimizer, gradient, start, steps):
     variable = keras.Variable(np.asarray(start, "float32"))
+    step = compiled(optimizer, [variable])
     for _ in range(steps):
-        apply(optimizer, [[np.asarray(gradient(numpy(variable)), "float32")]], [variable])
+        step([np.asarray(gradient(numpy(variable)), "float32")])
     return numpy(variable)
 
 
