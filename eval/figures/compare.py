@@ -19,6 +19,7 @@ NAMES = {
     "adamw": "AdamW", "schedule_free": "schedule-free AdamW", "prodigy": "Prodigy",
     "dadapt": "D-Adaptation", "muon": "Muon (a matrix's spectral norm)",
     "sgd_plain": "SGD (spectral)", "switch_sgd": "greedy switch",
+    "switch_sgd_holdout": "greedy switch, holdout",
     **{f"sgd_{value:g}": f"SGD, momentum {value:g}" for value in optimizers.MOMENTA},
 }
 # The same in every panel of every figure; others are black.

@@ -109,17 +109,18 @@ def _switch_among(*names: str) -> Builder:
     return build
 
 
-def _switch_of(kind: str) -> Builder:
+def _switch_of(kind: str, **usual: Any) -> Builder:
     def build(**settings: Any) -> keras.optimizers.Optimizer:
         from hrnn_opt import GreedySwitch
 
-        return getattr(GreedySwitch, kind)(**settings)
+        return getattr(GreedySwitch, kind)(**usual, **settings)
 
     return build
 
 
 SWITCHES: dict[str, Builder] = {
     "switch_sgd": _switch_of("sgd"),
+    "switch_sgd_holdout": _switch_of("sgd", holdout=True, smoothing=0.9),
     "switch_adam": _switch_of("adam"),
     "switch_mixed": _switch_among("adam", "rmsprop", "sgd"),
     "switch_rule": _switch_among("adam", "rule"),
@@ -127,6 +128,7 @@ SWITCHES: dict[str, Builder] = {
 # By switch. `rule` is a learned optimizer's weights.
 CANDIDATES: dict[str, tuple[str, ...]] = {
     "switch_sgd": tuple(f"sgd_{value:g}" for value in MOMENTA),
+    "switch_sgd_holdout": tuple(f"sgd_{value:g}" for value in MOMENTA),
     "switch_adam": tuple(f"adam_{value:g}" for value in MOMENTA),
     "switch_mixed": ("adam", "rmsprop", "sgd"),
     "switch_rule": ("adam", "rule"),

@@ -19,13 +19,14 @@ SCOPES = ("model", "tensor")
 LEARNED_HOLD = 20
 # Of the sums that `has_failed` compares, kept from one step of a candidate to its next.
 MEMORY = 0.9
+# Of what is known of the rises of the others, kept at each step.
+FADING = 0.99
 # A candidate that has failed often is barred for at most 2^10 times `patience` steps.
 MOST_DOUBLINGS = 10
-# A step may be so many times as long as the longest that did not fail, which is forgotten slowly,
-# if after its candidate's steps the loss still falls at so large a share of the rate before.
-GROWTH = 2.0
+# How many times as long as the longest that did not fail a step may be, by the slope where its
+# candidate's steps end, relative to that where they start: clearly down, down, up, clearly up.
 CLEAR = 0.25
-FORGOTTEN = 0.99
+GROWTH = (2.0, 1.1, 1.0, 0.9)
 
 
 @keras.saving.register_keras_serializable(package="hrnn_opt")
@@ -60,8 +61,8 @@ class GreedySwitch(keras.optimizers.Optimizer):
             buffers of momentum are multiplied by `soft_reset`, at each step until it is not.
             Also the steps for which a candidate is barred when it fails; each time doubles them.
         soft_reset: from 0 to 1; 1 leaves the buffers alone.
-        guard: take back steps that made the loss rise, as far as gradients tell, and shorten those
-            that are more than 4 times as long as any that did not, lately.
+        guard: take back steps that made the loss rise, as far as gradients tell; and let steps
+            grow longer than those that did not only while they end where the loss still falls.
         period: at the first `trial` steps of every `period` all candidates are computed and may be
             chosen; at the others only the chosen one. 1: all, always.
         trial: see there.
@@ -333,17 +334,20 @@ class GreedySwitch(keras.optimizers.Optimizer):
         mine = ops.logical_and(self._chosen(), counted)
         # What is known of the others gets old.
         for total, new, old_share in (
-            (self._falls, predicted, 1.0), (self._rises, -arrived, FORGOTTEN),
+            (self._falls, predicted, 1.0), (self._rises, -arrived, FADING),
         ):
             old = _held(total)
             self.assign(total, ops.where(mine, MEMORY * old + new, old_share * old))
-        failed = scores_lib.has_failed(*(
-            scores_lib.at(_held(self._choice), _held(x)) for x in (self._falls, self._rises)))
+        falls, rises = (
+            scores_lib.at(_held(self._choice), _held(x)) for x in (self._falls, self._rises))
+        failed = scores_lib.has_failed(falls, rises)
         lost = ops.logical_and(pending, ops.logical_not(finite))
         failed = ops.logical_or(ops.logical_and(failed, counted), lost)
         proven = ops.logical_and(pending, ops.logical_not(failed))
         radius = _held(self._radius)
-        longest = ops.maximum(FORGOTTEN * radius, _held(self._length))
+        # Where steps are too long, that length is forgotten, and else it is kept.
+        kept = ops.where(rises > CLEAR * falls, GROWTH[-1], 1.0)
+        longest = ops.maximum(kept * radius, _held(self._length))
         self.assign(self._radius, ops.where(proven, longest, radius))
         return failed
 
@@ -533,10 +537,12 @@ class GreedySwitch(keras.optimizers.Optimizer):
         # At the first step, the shortest of the candidates' is what may be trusted.
         usual = ops.logical_and(ops.isfinite(lengths), lengths > 0)
         shortest = ops.min(ops.where(usual, lengths, 1e30), axis=0)
-        # Who arrives where the loss still falls may go further than ever.
-        falls = _held(self._falls)
-        clear = ops.logical_and(falls > 0, -_held(self._rises) >= CLEAR * falls)
-        growth = ops.where(clear, GROWTH, 1.0)
+        falls, rises = _held(self._falls), _held(self._rises)
+        growth = ops.where(rises <= 0, GROWTH[1], GROWTH[2])
+        growth = ops.where(rises <= -CLEAR * falls, GROWTH[0], growth)
+        growth = ops.where(rises > CLEAR * falls, GROWTH[3], growth)
+        # Of whom nothing is known, no more than of others.
+        growth = ops.where(falls > 0, growth, 1.0)
         limit = ops.where(radius > 0, growth * radius, shortest)
         return ops.where(ops.logical_and(usual, lengths > limit),
                          limit / ops.maximum(lengths, 1e-30), 1.0)
