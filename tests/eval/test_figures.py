@@ -122,7 +122,7 @@ def test_mnist_figure_and_the_report_of_it(capsys, tmp_path, inline, data_dir):
     text = (tmp_path / "out" / "report.md").read_text()
     page = html.unescape((tmp_path / "out" / "report.html").read_text())
     for part in (record["claim"], record["verdict"]["sentence"], "It holds.", record["command"],
-                 "Not made: 2, 3, 4b, 5, 6, 7, generalisation."):
+                 "Not made: 2, 3, 4b, 5, 6, 7, generalisation, switch."):
         assert part in text
         assert part in page
     assert "figure_4a.png" in text
@@ -139,7 +139,8 @@ def test_every_figure_says_whether_its_claim_holds(capsys, tmp_path, formulas, d
     summary = figure(capsys, tmp_path, "report", f"--data_dir={data_dir}")
     holds = {one["figure"]: one["verdict"]["holds"] for one in summary}
     assert holds == {"2": False, "3": True, "4a": True, "4b": None, "5": False, "6": None,
-                     "7": True, "generalisation": True}
+                     "7": True, "generalisation": True, "switch": holds["switch"]}
+    assert holds["switch"] in (True, False)
     for name in FIGURES:
         record = json.loads((tmp_path / "out" / f"figure_{name}.json").read_text())
         assert all(len(row) == len(record["table"]["header"]) for row in record["table"]["rows"])

@@ -302,9 +302,9 @@ def test_one_that_diverges_takes_nobody_along_on_a_quadratic(wild, scope):
     curvature = np.array([1.0, 3.0, 0.2])
     optimizer = GreedySwitch([wild(), SGD(0.3)], scope=scope)
     x = descend(optimizer, lambda x: curvature * x, [1.0, -1.0, 2.0], 100)
-    assert np.sum(curvature * x**2) < 0.1
+    assert np.sum(curvature * x**2) < 0.3
     alone = descend(wild(), lambda x: curvature * x, [1.0, -1.0, 2.0], 20)
-    assert not np.sum(curvature * alone**2) < 0.1
+    assert not np.sum(curvature * alone**2) < 0.3
 
 
 def test_one_that_diverges_takes_nobody_along_in_a_network():
@@ -547,3 +547,14 @@ def test_the_callback_needs_a_switch(tmp_path):
         SwitchDynamics(tmp_path, every=0)
     with pytest.raises(ValueError, match="compiled with GreedySwitch, got SGD"):
         fit(model(optimizer=SGD()), callbacks=[SwitchDynamics(tmp_path)])
+
+
+@pytest.mark.jax_only
+def test_four_jax_devices_choose_and_train_as_one():
+    from tests.hrnn_opt.test_sharding import finish, start
+
+    flags = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=4"
+    report = json.loads(finish(start("distributed_switch.py", XLA_FLAGS=flags)))
+    assert report["deviation"] < 1e-4 and report["same"]
+    # The state is where the variable is: half of it on each device.
+    assert report["shares"] == [0.5, 0.5]
