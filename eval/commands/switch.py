@@ -1,7 +1,8 @@
 """Greedy switches, untuned, beside each of their candidates alone, Adam and the weights `rule`.
 
-    switch_sgd           SGD at the rate 0.1 that chooses its momentum, of 0.5, 0.9, 0.99
-    switch_sgd_holdout   the same, by smoothed scores of gradients that were not seen
+    switch_sgd           SGD at the rate 0.1 that chooses its momentum, of 0.5, 0.9, 0.99, by the
+                         score of the authors
+    switch_sgd_holdout   the same as it comes, by smoothed scores on gradients that were not seen
     switch_adam          Adam that chooses its beta 1, of the same
     switch_mixed         Adam, RMSProp and SGD with momentum 0.9, at Keras's own rates
     switch_rule          Adam and the weights `rule`

@@ -24,7 +24,7 @@ class EllipseRun:
     """SGD on the elliptic loss.
 
     Attributes:
-        momentum: None for the switch among `MOMENTA`.
+        momentum: None for the switch among `MOMENTA`, as the authors have it.
         noise: standard deviation of what is added to each entry of the gradient.
         steps: how many.
         seed: of the noise.
@@ -54,7 +54,7 @@ class EllipseRun:
         from hrnn_opt import GreedySwitch
 
         began = time.perf_counter()
-        optimizer = (GreedySwitch.sgd(RATE, MOMENTA) if self.momentum is None
+        optimizer = (GreedySwitch.sgd(RATE, MOMENTA, holdout=False, smoothing=0.0) if self.momentum is None
                      else keras.optimizers.SGD(RATE, momentum=self.momentum))
         variable = keras.Variable(np.array(START, "float32"))
         optimizer.build([variable])

@@ -119,8 +119,8 @@ def _switch_of(kind: str, **usual: Any) -> Builder:
 
 
 SWITCHES: dict[str, Builder] = {
-    "switch_sgd": _switch_of("sgd"),
-    "switch_sgd_holdout": _switch_of("sgd", holdout=True, smoothing=0.9),
+    "switch_sgd": _switch_of("sgd", holdout=False, smoothing=0.0),
+    "switch_sgd_holdout": _switch_of("sgd"),
     "switch_adam": _switch_of("adam"),
     "switch_mixed": _switch_among("adam", "rmsprop", "sgd"),
     "switch_rule": _switch_among("adam", "rule"),

@@ -176,7 +176,8 @@ class GreedySwitch(keras.optimizers.Optimizer):
             learning_rate: of all candidates.
             momenta: theirs, from small to large.
             settings: further arguments of the switch. Other than usual, the score is `"filter"`,
-                without holdout and smoothing, and the first choice the middle one.
+                and the first choice the middle one. The authors' is `holdout=False, smoothing=0`,
+                which drifts to small momenta where gradients are noisy.
 
         Raises:
             ValueError: naming the argument that is not allowed.
@@ -196,7 +197,7 @@ class GreedySwitch(keras.optimizers.Optimizer):
             learning_rate: of all candidates.
             betas: beta 1 of each, from small to large.
             beta_2, epsilon: of all.
-            settings: as in `sgd`.
+            settings: as in `sgd`; here, `holdout` and `smoothing` are the authors' where not given.
 
         Raises:
             ValueError: naming the argument that is not allowed.
@@ -204,7 +205,8 @@ class GreedySwitch(keras.optimizers.Optimizer):
         return cls._of(
             [keras.optimizers.Adam(
                 1.0, beta_1=value, beta_2=beta_2, epsilon=epsilon, name=f"beta_{value:g}")
-             for value in _decays("betas", betas)], learning_rate, settings)
+             for value in _decays("betas", betas)], learning_rate,
+            {"holdout": False, "smoothing": 0.0, **settings})
 
     @classmethod
     def _of(
@@ -213,8 +215,7 @@ class GreedySwitch(keras.optimizers.Optimizer):
     ) -> GreedySwitch:
         # The rate is the switch's, so that schedules, callbacks and weight decay mean the usual.
         return cls(candidates, learning_rate=learning_rate, **{
-            "score": "filter", "holdout": False, "smoothing": 0.0, "first": len(candidates) // 2,
-            **settings})
+            "score": "filter", "first": len(candidates) // 2, **settings})
 
     # Building.
 

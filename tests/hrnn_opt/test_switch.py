@@ -157,7 +157,8 @@ def test_scores_and_choices_are_those_of_numpy(scope, score, holdout, smoothing)
 
 @pytest.mark.parametrize("make, expected", [
     # The sum of beta^k g over 3 steps of gradient 1, times sqrt(1 - beta^2).
-    (lambda: GreedySwitch.sgd(1.0, (0.0, 0.5)), [1.0, 1.75 * 0.75**0.5]),
+    (lambda: GreedySwitch.sgd(1.0, (0.0, 0.5), holdout=False, smoothing=0.0),
+     [1.0, 1.75 * 0.75**0.5]),
     # The same sum; and the gradient is divided by its root mean square, 1.
     (lambda: GreedySwitch.adam(1.0, (0.0, 0.5)), [1.0, 1.75 * 0.75**0.5]),
 ])
@@ -379,7 +380,8 @@ def test_momenta_on_a_noisy_quadratic():
         return float(np.sum(curvature * np.square(x)) / 2), optimizer
 
     def chosen(noise, **settings):
-        return run(lambda: GreedySwitch.sgd(0.03, momenta, **settings), noise)
+        return run(lambda: GreedySwitch.sgd(
+            0.03, momenta, holdout=False, smoothing=0.0, **settings), noise)
 
     fixed = [run(lambda m=m: SGD(0.03, momentum=m), 0.0)[0] for m in momenta]
     exact, plain = chosen(0.0, guard=False, soft_reset=1.0)
