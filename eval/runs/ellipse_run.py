@@ -54,8 +54,9 @@ class EllipseRun:
         from hrnn_opt import GreedySwitch
 
         began = time.perf_counter()
-        optimizer = (GreedySwitch.sgd(RATE, MOMENTA, holdout=False, smoothing=0.0) if self.momentum is None
-                     else keras.optimizers.SGD(RATE, momentum=self.momentum))
+        optimizer = (
+            GreedySwitch.sgd(RATE, MOMENTA, holdout=False, smoothing=0.0) if self.momentum is None
+            else keras.optimizers.SGD(RATE, momentum=self.momentum))
         variable = keras.Variable(np.array(START, "float32"))
         optimizer.build([variable])
         curvature = np.array(CURVATURE, "float32")

@@ -1,5 +1,6 @@
 """The command that sets switches beside their candidates, and what a figure of them runs."""
 
+import itertools
 import json
 import os
 
@@ -94,7 +95,7 @@ def test_resnet_18_has_its_size():
         """By He et al. 2016, with two numbers for each filter's normalisation."""
         filters = [width, *(width * 2**stage for stage in range(4))]
         total = filters[0] * (9 * channels + 2)
-        for before, after in zip(filters, filters[1:]):
+        for before, after in itertools.pairwise(filters):
             total += after * (9 * before + 2) + 3 * after * (9 * after + 2)
             total += after * (before + 2) if after != before else 0
         return total + 10 * (filters[-1] + 1)
