@@ -11,6 +11,8 @@ from hrnn_opt.networks import (
     EquivariantRNNConfig,
     HierarchicalRNN,
     HierarchicalRNNConfig,
+    SmallFC,
+    SmallFCConfig,
 )
 from hrnn_opt.places.layout import Layout
 from hrnn_opt.registry import register
@@ -45,6 +47,8 @@ __all__ = [
     "Rescaling",
     "Rotation",
     "Seen",
+    "SmallFC",
+    "SmallFCConfig",
     "Step",
     "SwapLookahead",
     "SwitchDynamics",

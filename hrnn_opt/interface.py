@@ -221,6 +221,24 @@ class LearnedOptimizer(keras.layers.Layer):
         """
         return {}
 
+    @classmethod
+    def from_released(
+        cls, arrays: Mapping[str, np.ndarray], constants: Mapping[str, Any]
+    ) -> tuple[checks.Config, dict[str, np.ndarray]] | None:
+        """What the authors' own program wrote, as a config and meta-parameters of ours.
+
+        Args:
+            arrays: by the names of their program, the keys of nested dicts joined by `/`.
+            constants: switches of the config that cannot be told from the arrays.
+
+        Returns:
+            None if the arrays are of no optimizer of this kind, by their names.
+
+        Raises:
+            ValueError: if they are, but do not fit together.
+        """
+        return None
+
     def compile_step(self) -> None:
         """Have PyTorch compile what takes the time of a step from now on. Nothing elsewhere, nor
         for networks that have no such part."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from absl import flags
 
 from eval.commands import cli
-from eval.conformance.trajectories import FormatError, replay
+from eval.conformance.recording import FormatError
+from eval.conformance.trajectories import replay
 
 OPTIONS = flags.FlagValues()
 cli.define_json(OPTIONS)

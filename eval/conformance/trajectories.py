@@ -1,69 +1,29 @@
-"""Replays trajectories that the authors' released program computed, through `HierarchicalLOpt`."""
+"""Replays what the authors' released programs computed: the trajectories of the hierarchical RNN
+through `HierarchicalLOpt`, those of others in `learned.py`, problems in `problems.py`."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hrnn_opt.files.atomic import read_npz
+from eval.conformance import learned
+from eval.conformance.recording import FormatError, Recording, read
 
 # Largest allowed deviations: of locations relative to the distance that the tensor has moved, of
 # log learning rates and RNN states absolute.
 TOLERANCES = {"parameters": 2e-5, "attended": 2e-5, "log_learning_rate": 5e-5, "states": 2e-5}
 
-# Bytes of a file's arrays.
-LARGEST = 2**31
-
-
-class FormatError(ValueError):
-    """A file that is not in the format."""
-
-
-def _read(path: str) -> dict[str, np.ndarray]:
-    if not Path(path).is_file():
-        raise FormatError("no such file")
-    try:
-        return read_npz(path, LARGEST)
-    except ValueError as error:
-        raise FormatError(error) from None
-
-
-class _Trajectory:
-    """A trajectory file's arrays, each checked when it is asked for."""
+class _Trajectory(Recording):
+    """A recording of the hierarchical RNN."""
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
-        self._arrays = arrays
-        self.tensors = self._count("n_tensors")
-        self.steps = self._count("T")
+        super().__init__(arrays)
         self.lookahead = bool(self.get("attention", ()))
         self.initial_learning_rate = float(np.exp(self.get("init_log_lr", ())))
-        self.start = [self.get(f"param0/{i}") for i in range(self.tensors)]
-        self.meta_parameters = {
-            key.removeprefix("meta/"): self.get(key) for key in arrays if key.startswith("meta/")}
-
-    def get(self, key: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-        """The array of numbers with this key; with a shape, up to axes of length 1."""
-        if key not in self._arrays:
-            raise FormatError(f"the key {key!r} is missing")
-        array = self._arrays[key]
-        if array.dtype.kind not in "fiub":
-            raise FormatError(f"{key!r} must hold numbers, got {array.dtype}")
-        if shape is None:
-            return array
-        if array.size != np.prod(shape):
-            raise FormatError(f"{key!r} must have shape {shape}, got {array.shape}")
-        return array.reshape(shape)
-
-    def _count(self, key: str) -> int:
-        count = self.get(key, ()).item()
-        if count != int(count) or count < 1:
-            raise FormatError(f"{key!r} must be a count of at least 1, got {count}")
-        return int(count)
 
 
 def replay_trajectory(arrays: dict[str, np.ndarray]) -> dict[str, float]:
@@ -159,15 +119,19 @@ def _apply_function(optimizer: Any, variables: list) -> Callable[[list[np.ndarra
 
 
 def replay(path: str) -> tuple[bool, dict[str, Any]]:
-    """Whether a file of either kind is reproduced, and its largest deviations.
+    """Whether a file of any kind is reproduced, and its largest deviations.
 
     Raises:
-        FormatError: if it is of neither kind.
+        FormatError: if it is of no kind.
     """
-    arrays = _read(path)
+    arrays = read(path)
     if "n_tensors" in arrays:
-        worst = replay_trajectory(arrays)
-        return all(worst[name] <= TOLERANCES[name] for name in TOLERANCES), worst
+        tolerances = TOLERANCES
+        if "attention" in arrays or "init_log_lr" in arrays:
+            worst = replay_trajectory(arrays)
+        else:
+            worst, tolerances = learned.replay(arrays)
+        return all(worst[name] <= tolerances[name] for name in tolerances), worst
     # Written in JAX, which a replay of trajectories on another backend does without.
     from eval.conformance.problems import replay as replay_problems
 

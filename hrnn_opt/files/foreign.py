@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from hrnn_opt.files.atomic import read_npz
 from hrnn_opt.files.weights import LARGEST_FILE, Pretrained, shapes_of
 from hrnn_opt.interface import NetworkConfig
 from hrnn_opt.networks.hrnn import released
+from hrnn_opt.registry import kinds
 
 
 def read_released(path: str | os.PathLike[str]) -> Pretrained:
@@ -48,6 +50,27 @@ def from_released(
     """
     config = NetworkConfig(released.config_of(arrays, lookahead))
     return Pretrained(config, released.from_released(arrays, shapes_of(config)))
+
+
+def from_pytree(
+    arrays: Mapping[str, np.ndarray], constants: Mapping[str, Any] | None = None
+) -> Pretrained:
+    """Weights from arrays by the names that their authors' program gives them.
+
+    Args:
+        arrays: by the keys of nested dicts, joined by `/`.
+        constants: switches of the config that cannot be told from the arrays.
+
+    Raises:
+        ValueError: if they are of no kind that is known, or do not fit together.
+    """
+    for cls in kinds().values():
+        found = cls.from_released(arrays, constants or {})
+        if found is not None:
+            return Pretrained(NetworkConfig(found[0]), found[1])
+    raise ValueError(
+        "`arrays` must be those of a learned optimizer that is known here, by its authors' names, "
+        f"got {sorted(arrays)[:4]!r:.200}.")
 
 
 def _checkpoint(path: Path) -> dict[str, np.ndarray]:

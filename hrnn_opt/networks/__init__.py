@@ -4,6 +4,7 @@ from hrnn_opt.networks.direction import Direction, DirectionConfig
 from hrnn_opt.networks.equivariant import EquivariantRNN, EquivariantRNNConfig
 from hrnn_opt.networks.hrnn import HierarchicalRNN, HierarchicalRNNConfig
 from hrnn_opt.networks.lstm import CoordinatewiseLSTM, CoordinatewiseLSTMConfig
+from hrnn_opt.networks.small_fc import SmallFC, SmallFCConfig
 
 __all__ = [
     "CoordinatewiseLSTM",
@@ -14,4 +15,6 @@ __all__ = [
     "EquivariantRNNConfig",
     "HierarchicalRNN",
     "HierarchicalRNNConfig",
+    "SmallFC",
+    "SmallFCConfig",
 ]
