@@ -4,6 +4,8 @@ from hrnn_opt import networks, rules
 from hrnn_opt.files.weights import Pretrained
 from hrnn_opt.interface import Field, LearnedOptimizer, NetworkConfig, Seen, Step
 from hrnn_opt.networks import (
+    Celo2,
+    Celo2Config,
     CoordinatewiseLSTM,
     CoordinatewiseLSTMConfig,
     Direction,
@@ -16,7 +18,7 @@ from hrnn_opt.networks import (
 )
 from hrnn_opt.places.layout import Layout
 from hrnn_opt.registry import register
-from hrnn_opt.rules import Alignment, Averaging, Rescaling, Rotation
+from hrnn_opt.rules import Alignment, Averaging, Mu, Rescaling, Rotation
 from hrnn_opt.switch.callbacks import SwitchDynamics
 from hrnn_opt.switch.optimizer import GreedySwitch
 from hrnn_opt.training.callbacks import LearningRateDynamics, RefreshStatistics, SwapLookahead
@@ -27,6 +29,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Alignment",
     "Averaging",
+    "Celo2",
+    "Celo2Config",
     "CoordinatewiseLSTM",
     "CoordinatewiseLSTMConfig",
     "Direction",
@@ -41,6 +45,7 @@ __all__ = [
     "LearnedOpt",
     "LearnedOptimizer",
     "LearningRateDynamics",
+    "Mu",
     "NetworkConfig",
     "Pretrained",
     "RefreshStatistics",

@@ -153,6 +153,7 @@ class LearnedOptimizer(keras.layers.Layer):
         needs: which of the attributes of `Seen` it reads beside the gradient.
         still: an entry whose gradient has always been 0 is not moved. Where it is not so, the
             caller may leave out tensors without gradient.
+        learning_rate: what its steps are to be multiplied by where the caller does not say.
         takes_log_rates: it starts from a log learning rate for each parameter.
         wraps: it is a rule around another one.
         hierarchical: networks of tensors and of the model stand above those of the parameters.
@@ -162,6 +163,7 @@ class LearnedOptimizer(keras.layers.Layer):
     Config: ClassVar[type[checks.Config]]
     needs: ClassVar[frozenset[str]] = frozenset()
     still: bool = True
+    learning_rate: float = 1.0
     takes_log_rates: bool = False
     wraps: ClassVar[bool] = False
     hierarchical: bool = False

@@ -16,10 +16,16 @@ from keras import ops
 
 from eval.conformance.recording import FormatError, Recording
 from hrnn_opt.files.foreign import from_pytree
+from hrnn_opt.files.weights import Pretrained
 from hrnn_opt.interface import LearnedOptimizer, Seen, State, sized
 from hrnn_opt.networks.moments import factored_of
 from hrnn_opt.places.layout import Layout
-from hrnn_opt.rules.chain import network_within
+from hrnn_opt.rules import Mu
+from hrnn_opt.rules.chain import network_within, rules_around
+
+# A name of tensors that are Adam's.
+_ADAMS = "adam"
+_MULTIPLIERS = "mup_mult"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,26 +39,63 @@ class Case:
             inputs: absolute.
         rates: (T,) learning rates.
         first: number of the first step.
+        names: of the tensors.
     """
 
     network: LearnedOptimizer
     tolerances: dict[str, float]
     rates: np.ndarray
     first: int = 0
+    names: tuple[str, ...] | None = None
 
 
 def _small_fc(recording: Recording) -> Case:
     constants = {"step_multiplier": recording.number("step_mult"),
                  "exponent_multiplier": recording.number("exp_mult")}
-    weights = from_pytree(recording.meta_parameters, constants)
     return Case(
-        weights.network(), {"parameters": 2e-5, "moments": 2e-5, "inputs": 2e-5},
+        _in_mu(from_pytree(recording.meta_parameters, constants), recording),
+        {"parameters": 5e-5 if _MULTIPLIERS in recording else 2e-5, "moments": 2e-5,
+         "inputs": 2e-5},
         np.ones(recording.steps), recording.count("iteration0", least=0, default=0))
+
+
+def _in_mu(weights: Pretrained, recording: Recording) -> LearnedOptimizer:
+    """The network, inside the rule by the width of layers where the recording says so."""
+    network = weights.network()
+    if _MULTIPLIERS not in recording:
+        return network
+    multipliers = recording.get(_MULTIPLIERS, (recording.tensors,))
+    return Mu(network, multipliers=tuple(float(x) for x in multipliers),
+              clip_norm=recording.number("clip_grad", 0.0))
+
+
+def _celo2(recording: Recording) -> Case:
+    adam, corrected = np.zeros(recording.tensors, bool), "lr" in recording
+    if "adam" in recording:
+        adam = recording.get("adam", (recording.tensors,)).astype(bool)
+        for name, expected in (("adam_b1", 0.9), ("adam_b2", 0.95)):
+            if abs(recording.number(name) - expected) > 1e-6:
+                raise FormatError(f"{name!r} must be {expected}, got {recording.number(name)}")
+    constants = {
+        "orthogonalize": bool(recording.number("orthogonalize")),
+        "weight_decay": recording.number("weight_decay"), "adam_corrected": corrected,
+        # Tensors go by their names.
+        "adam_vectors": False, "adam_names": (_ADAMS,),
+        "adam_multiplier": recording.number("adam_mult" if corrected else "mult_1d", 1.0)}
+    rates = (recording.get("lr", (recording.steps,)) if corrected
+             else np.full(recording.steps, recording.number("step_mult")))
+    return Case(
+        from_pytree(recording.meta_parameters, constants).network(),
+        {"parameters": 2e-5 if corrected else 5e-5, "moments": 2e-5, "inputs": 2e-5,
+         "update": 1e-4, "orthogonal": 1e-4, "direction": 1e-4},
+        rates, names=tuple(_ADAMS if is_adams else "" for is_adams in adam))
 
 
 def _cases(recording: Recording) -> list[Case]:
     if "meta/nn/~/w0" in recording:
         return [_small_fc(recording)]
+    if "meta/ff_mod_stack/~/w0__0" in recording:
+        return [_celo2(recording)]
     raise FormatError("holds the meta-parameters of no optimizer that is known")
 
 
@@ -82,7 +125,7 @@ class _Replay:
 
     def __init__(self, case: Case, recording: Recording) -> None:
         self.case, self.recording = case, recording
-        self.layout = Layout([start.shape for start in recording.start])
+        self.layout = Layout([start.shape for start in recording.start], names=case.names)
         self.worst: dict[str, float] = {}
         self._step = self._compiled()
 
@@ -92,8 +135,7 @@ class _Replay:
         def step(state: State, seen: Seen, rate: Any) -> tuple[State, Any, dict[str, Any]]:
             new, move = network.step(layout, state, seen)
             move = sized(move, layout)
-            read = {"feature": network_within(network).inputs(layout, new, seen)}
-            return new, rate * move.update, read
+            return new, rate * move.update, _read(network, layout, new, seen)
 
         if keras.backend.backend() != "jax":
             return step
@@ -106,7 +148,8 @@ class _Replay:
         """Largest deviations by quantity."""
         recording, layout = self.recording, self.layout
         state = self.case.network.init_state(layout)
-        state["model_steps"] = state["model_steps"] + float(self.case.first)
+        if "model_steps" in state:
+            state["model_steps"] = state["model_steps"] + float(self.case.first)
         parameters = self._flat(recording.start)
         off, far = np.zeros(recording.tensors), np.full(recording.tensors, 1e-30)
         for t in range(recording.steps):
@@ -122,7 +165,7 @@ class _Replay:
                 off[i] = max(off[i], _largest(ours - theirs))
                 far[i] = max(far[i], _largest(theirs - start))
             self._note_moments(t, state)
-            self._note_inputs(t, read["feature"])
+            self._note_read(t, read)
         self.worst["parameters"] = float(np.max(np.minimum(off / far, sys.float_info.max)))
         return self.worst
 
@@ -145,16 +188,42 @@ class _Replay:
         squares = _numpy(self.layout.unflatten(state["mean_square"]))
         factored = factored_of(self.layout.shapes).per_tensor(state["factored"])
         for i, (momentum, square) in enumerate(zip(momenta, squares)):
-            self._note("moments", f"mom/{t}/{i}", np.moveaxis(momentum, 0, -1), relative=True)
+            key = f"mom/{t}/{i}"
+            # Of Adam's tensors there is one.
+            count = self.recording.get(key).shape[-1] if key in self.recording else 0
+            self._note("moments", key, np.moveaxis(momentum[:count], 0, -1), relative=True)
             self._note("moments", f"rms/{t}/{i}", square[..., None], relative=True)
             names = ["full"] if len(factored[i]) == 1 else ["row", "col"]
             for name, numbers in zip(names, factored[i]):
                 self._note("moments", f"fac_{name}/{t}/{i}",
                            np.moveaxis(ops.convert_to_numpy(numbers), 0, -1), relative=True)
 
-    def _note_inputs(self, t: int, inputs: Any) -> None:
-        for i, read in enumerate(_numpy(self.layout.unflatten(inputs))):
-            self._note("inputs", f"feature/{t}/{i}", np.moveaxis(read, 0, -1))
+    def _note_read(self, t: int, read: dict[str, Any]) -> None:
+        for name, key in (("inputs", "feature"), ("direction", "direction"),
+                          ("orthogonal", "ortho"), ("update", "update")):
+            if name not in read:
+                continue
+            for i, ours in enumerate(_numpy(self.layout.unflatten(read[name]))):
+                key_of_one = f"{key}/{t}/{i}"
+                if name == "inputs" and key_of_one in self.recording:
+                    # Of vectors, Celo2's network does not read all.
+                    count = self.recording.get(key_of_one).shape[-1]
+                    ours = np.moveaxis(ours[:count], 0, -1)
+                self._note(name, key_of_one, ours)
+
+
+def _read(whole: LearnedOptimizer, layout: Layout, state: State, seen: Seen) -> dict[str, Any]:
+    """What a network read and made of it on the way, (..., B, L) by quantity."""
+    for rule in rules_around(whole):
+        if isinstance(rule, Mu):
+            seen = seen._replace(gradient=rule.cleaned(layout, seen.gradient))
+    network: Any = network_within(whole)
+    found = {"inputs": network.inputs(layout, state, seen)}
+    if hasattr(network, "direction"):
+        found["direction"] = network.direction(found["inputs"])
+        found["orthogonal"] = network.orthogonal(layout, found["direction"])
+        found["update"] = network.learned(layout, state, seen)
+    return found
 
 
 def _numpy(tensors: list[Any]) -> list[np.ndarray]:

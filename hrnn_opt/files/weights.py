@@ -76,8 +76,10 @@ class Pretrained:
 
         Args:
             network: the network, with the rules around it.
-            settings: those that shall not have their defaults.
+            settings: those that shall not have their defaults. That of the learning rate is the
+                network's.
         """
+        settings = {"learning_rate": network.learning_rate, **settings}
         arrays = {
             name: np.array(ops.convert_to_numpy(ops.convert_to_tensor(variable)), "float32")
             for name, variable in network.meta_parameters.items()

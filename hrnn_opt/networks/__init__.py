@@ -1,5 +1,6 @@
 """Learned optimizers, each in a room of its own; importing this makes all of them known."""
 
+from hrnn_opt.networks.celo2 import Celo2, Celo2Config
 from hrnn_opt.networks.direction import Direction, DirectionConfig
 from hrnn_opt.networks.equivariant import EquivariantRNN, EquivariantRNNConfig
 from hrnn_opt.networks.hrnn import HierarchicalRNN, HierarchicalRNNConfig
@@ -7,6 +8,8 @@ from hrnn_opt.networks.lstm import CoordinatewiseLSTM, CoordinatewiseLSTMConfig
 from hrnn_opt.networks.small_fc import SmallFC, SmallFCConfig
 
 __all__ = [
+    "Celo2",
+    "Celo2Config",
     "CoordinatewiseLSTM",
     "CoordinatewiseLSTMConfig",
     "Direction",

@@ -114,7 +114,7 @@ class Factored:
                 ops.reshape(ops.mean(square, axis=axis), (*models, -1))
                 for axis in (group.largest, group.second)]
         newest = ops.concatenate(new, axis=-1)
-        decays = ops.reshape(decays, (-1,) + (1,) * len(newest.shape))
+        decays = ops.reshape(ops.convert_to_tensor(decays), (-1,) + (1,) * len(newest.shape))
         return decays * old + (1.0 - decays) * newest
 
     def spread(self, layout: Layout, moments: Any) -> tuple[Any, Any, Any]:
@@ -230,7 +230,8 @@ FIELDS = {
 
 def observe(layout: Layout, state: State, gradient: Any, decays: Decays) -> State:
     """The state of `FIELDS` with this gradient, (..., B, L), whose entries can be squared."""
-    momentum = ops.reshape(decays.momenta, (-1,) + (1,) * len(gradient.shape))
+    momentum = ops.reshape(
+        ops.convert_to_tensor(decays.momenta), (-1,) + (1,) * len(gradient.shape))
     old = {name: ops.cast(state[name], "float32") for name in FIELDS}
     return {
         "momenta": momentum * old["momenta"] + (1.0 - momentum) * gradient,

@@ -43,9 +43,10 @@ class Layout:
     Args:
         shapes: the shape of each tensor; none may be empty.
         lanes: parameters in a block; chosen from the sizes if not given.
+        names: of the tensors, as far as somebody knows them.
 
     Attributes:
-        shapes: the tensors' shapes.
+        shapes, names: the tensors' shapes and names; "" for one without a name.
         sizes: (K,) number of parameters of each tensor.
         tensors, blocks, lanes: K, B and L.
         used_lanes: (B,) how many lanes of each block are no padding; None where there is none.
@@ -54,8 +55,12 @@ class Layout:
         ValueError: if there is no tensor, or one of them has no element.
     """
 
-    def __init__(self, shapes: Sequence[Sequence[int]], lanes: int | None = None) -> None:
+    def __init__(
+        self, shapes: Sequence[Sequence[int]], lanes: int | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
         self.shapes = tuple(tuple(int(n) for n in shape) for shape in shapes)
+        self.names = ("",) * len(self.shapes) if names is None else tuple(names)
         self.sizes = np.array([int(np.prod(shape)) for shape in self.shapes], np.int64)
         if not len(self.sizes) or self.sizes.min() < 1:
             raise ValueError(

@@ -99,14 +99,15 @@ class ShardedLayout(Layout):
         mesh: size of each mesh axis that a tensor is split over, coarsest first.
         sharding: `(dimensions) -> a layout that Keras takes`, for a buffer of so many dimensions.
             None leaves all on one device.
+        names: as of a `Layout`.
     """
 
     def __init__(
         self, shapes: Sequence[Sequence[int]], specs: Sequence[Spec], mesh: dict[str, int],
-        sharding: Any = None,
+        sharding: Any = None, names: Sequence[str] | None = None,
     ) -> None:
-        self._whole = whole = Layout(shapes)
-        self.shapes, self.sizes = whole.shapes, whole.sizes
+        self._whole = whole = Layout(shapes, names=names)
+        self.shapes, self.sizes, self.names = whole.shapes, whole.sizes, whole.names
         self.tensors, self.parameters = whole.tensors, whole.parameters
         self._sharding = sharding or super().sharding
         self._pieces = [_Pieces(shape, spec, mesh) for shape, spec in zip(self.shapes, specs)]
@@ -174,12 +175,13 @@ def _sharding(variable: keras.Variable) -> Any:
 def layout_of(variables: Sequence[keras.Variable]) -> Layout:
     """The layout for these variables, none of them empty: sharded where they are."""
     shapes = [tuple(variable.shape) for variable in variables]
+    names = [variable.path for variable in variables]
     shardings: list[Any] = [None]
     if keras.backend.backend() == "jax":
         shardings = [_sharding(variable) for variable in variables]
     split = [sharding for sharding in shardings if sharding is not None]
     if not split:
-        return Layout(shapes)
+        return Layout(shapes, names=names)
     import jax
 
     mesh = split[0].mesh
@@ -197,4 +199,4 @@ def layout_of(variables: Sequence[keras.Variable]) -> Layout:
         spec = (*(None,) * (dimensions - 2), tuple(axes), None)
         return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
 
-    return ShardedLayout(shapes, specs, axes, sharding_of)
+    return ShardedLayout(shapes, specs, axes, sharding_of, names)

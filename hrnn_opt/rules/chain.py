@@ -52,6 +52,7 @@ class Rule(LearnedOptimizer):
         super().__init__(self.Config.from_dict(options) if config is None else config)
         self.inner = inner
         self.still = inner.still
+        self.learning_rate = inner.learning_rate
         self.takes_log_rates = inner.takes_log_rates
         self.hierarchical = inner.hierarchical
         shared = sorted(set(self.own_fields) & set(inner.fields))

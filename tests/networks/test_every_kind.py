@@ -434,6 +434,9 @@ def test_eight_devices_train_as_one():
 # Meta-training.
 
 META_STEPS = 12
+# Whose updates are of one size, whatever the gradients: what a run's later steps make of a small
+# change is chaotic where each sees what the one before it did.
+ROUGH = ("celo2",)
 # To whom a part of the step is a constant: see there.
 WITH_CONSTANTS = ("rotation",)
 
@@ -503,8 +506,9 @@ def test_meta_gradients_are_right_and_finite(form):
     slopes_of(meta, target, 0 * noise, 0.0, every)
     slopes_of(meta, target, 1e20 * noise, 1.0, every)
     constants = any(name in WITH_CONSTANTS for name, _ in FORMS[form].get("rules", []))
+    rough = FORMS[form]["kind"] in ROUGH
     for weights in (first, every):
-        for own in (0.0,) if constants else (0.0, 1.0):
+        for own in (0.0,) if constants or (rough and weights is every) else (0.0, 1.0):
             given = (target, 0.3 * noise, own, weights)
             _, slopes = slopes_of(meta, *given)
             size = np.sqrt(sum(np.sum(np.square(x)) for x in slopes.values()))
@@ -513,7 +517,7 @@ def test_meta_gradients_are_right_and_finite(form):
                 name: (x / size + 0.1 * rng.normal(size=x.shape)).astype("float32")
                 for name, x in slopes.items()}
             slope = sum(np.sum(slopes[name] * direction[name]) for name in meta)
-            h = 1e-3
+            h = 1e-4 if rough else 1e-3
             ahead, behind = (
                 slopes_of({name: x + np.float32(sign * h) * direction[name]
                            for name, x in meta.items()}, *given)[0]

@@ -7,11 +7,15 @@ import pytest
 
 from eval.conformance import learned
 from eval.conformance.recording import FormatError, read
-from hrnn_opt.networks import moments, small_fc
+from hrnn_opt.networks import celo2, moments, small_fc
 
 DATA = pathlib.Path(__file__).parents[1] / "data" / "learned"
 # What the recordings' makers ask for, of the parameters.
-ASKED = {"small_fc_edge": 2e-5, "small_fc_multi": 2e-5, "small_fc_ties": 2e-5}
+ASKED = {
+    "celo2_base": 2e-5, "celo2_metatrain": 5e-5, "celo2_mixed": 2e-5, "celo2_ortho": 2e-5,
+    "mulo_clip": 2e-5, "mulo_nan": 2e-5,
+    "small_fc_edge": 2e-5, "small_fc_multi": 2e-5, "small_fc_ties": 2e-5,
+}
 
 
 def arrays(name: str, steps: int | None = None) -> dict[str, np.ndarray]:
@@ -29,6 +33,14 @@ def test_the_released_program_is_reproduced(name):
     assert 0 < worst["parameters"] < ASKED[name]
     for quantity, deviation in worst.items():
         assert deviation <= tolerances[quantity], quantity
+
+
+@pytest.mark.parametrize("constant, value", [
+    ("_EPSILON", 1e-6), ("_NORM_EPSILON", 1e-5), ("_ROUNDS", 4), ("LARGEST_GRADIENT", 0.1)])
+def test_another_celo2_is_found_out(constant, value, monkeypatch):
+    monkeypatch.setattr(celo2, constant, value)
+    worst, tolerances = learned.replay(arrays("celo2_ortho"))
+    assert any(worst[name] > tolerances[name] for name in worst)
 
 
 @pytest.mark.parametrize("module, constant, value", [
