@@ -83,7 +83,8 @@ class Mu(Rule):
         """(K,) mu of each tensor.
 
         A tensor of two or more axes is the input layer's if it is the first of these, or has
-        "embed" in its name; the output layer's if it is the last; else a hidden one.
+        "embed" in its name; the output layer's if it is the last; else a hidden one. A tensor is a
+        vector, whatever its axes, if its name ends in "bias", as those of Keras's attention do.
 
         Raises:
             ValueError: as the class.
@@ -96,7 +97,7 @@ class Mu(Rule):
                     f"{len(c.multipliers)}.")
             return np.array(c.multipliers, "float32")
         layers = [k for k, (shape, name) in enumerate(zip(layout.shapes, layout.names))
-                  if len(shape) > 1 and "embed" not in name.lower()]
+                  if len(shape) > 1 and "embed" not in name.lower() and not name.endswith("bias")]
         found = np.ones(layout.tensors, "float32")
         # An embedding is an input layer too.
         embedded = any("embed" in name.lower() for name in layout.names)
@@ -119,7 +120,9 @@ class Mu(Rule):
     def around(self, layout, state, seen, inner, active):
         step = inner(seen._replace(gradient=self.cleaned(layout, seen.gradient)))
         mu = ops.convert_to_tensor(self.multipliers_of(layout))
-        size = mu if step.size is None else mu * step.size
+        size = ops.broadcast_to(mu, (*tuple(step.update.shape)[:-2], layout.tensors))
+        if step.size is not None:
+            size = size * step.size
         return {}, step._replace(size=size)
 
 
