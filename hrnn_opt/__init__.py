@@ -4,8 +4,10 @@ from hrnn_opt import networks, rules
 from hrnn_opt.files.weights import Pretrained
 from hrnn_opt.interface import Field, LearnedOptimizer, NetworkConfig, Seen, Step
 from hrnn_opt.networks import (
+    Celo,
     Celo2,
     Celo2Config,
+    CeloConfig,
     CoordinatewiseLSTM,
     CoordinatewiseLSTMConfig,
     Direction,
@@ -15,6 +17,8 @@ from hrnn_opt.networks import (
     HierarchicalRNNConfig,
     SmallFC,
     SmallFCConfig,
+    VeLO,
+    VeLOConfig,
 )
 from hrnn_opt.places.layout import Layout
 from hrnn_opt.registry import register
@@ -29,8 +33,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Alignment",
     "Averaging",
+    "Celo",
     "Celo2",
     "Celo2Config",
+    "CeloConfig",
     "CoordinatewiseLSTM",
     "CoordinatewiseLSTMConfig",
     "Direction",
@@ -57,6 +63,8 @@ __all__ = [
     "Step",
     "SwapLookahead",
     "SwitchDynamics",
+    "VeLO",
+    "VeLOConfig",
     "networks",
     "refresh_statistics",
     "register",

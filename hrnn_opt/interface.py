@@ -84,6 +84,7 @@ class Seen(NamedTuple):
         loss: (...) of the batch that the gradient is of; None where nobody knows.
         progress: (...) share of the training that is done, from 0 to 1; None where nobody knows,
             and below 0 in those of several models of which nobody does.
+        horizon: (...) number of steps of the whole training; None where nobody knows.
         offset: (..., B, L) the anchor less the location of the gradient; None where they are the
             same.
     """
@@ -93,6 +94,7 @@ class Seen(NamedTuple):
     loss: Any = None
     progress: Any = None
     offset: Any = None
+    horizon: Any = None
 
 
 class Step(NamedTuple):

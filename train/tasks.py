@@ -223,14 +223,17 @@ class Family:
         self, meta: Meta, tasks: Tasks, carry: tuple[Place, State], batch: Any, offset: Any
     ) -> tuple[Place, State]:
         (location, away), state = place, state = carry
-        gradient = self.layout.flatten(jax.vmap(self.problem.gradient)(
-            tuple(self.layout.unflatten(location)), tasks.instance, batch))
+        at = tuple(self.layout.unflatten(location)), tasks.instance, batch
+        gradient, loss = self.layout.flatten(jax.vmap(self.problem.gradient)(*at)), None
+        if "loss" in self.network.needs:
+            loss = jax.vmap(self.problem.minibatch_objective)(*at)
         if not self.config.second_derivatives:
-            gradient = jax.lax.stop_gradient(gradient)
+            gradient, loss = jax.lax.stop_gradient((gradient, loss))
         done = (tasks.step + offset) / tasks.horizon
         state, step = self.network.stateless_step(
             meta, self.layout, state,
-            Seen(gradient, parameters=place.anchor, progress=self._told(tasks, done), offset=away))
+            Seen(gradient, parameters=place.anchor, loss=loss, progress=self._told(tasks, done),
+                 offset=away, horizon=tasks.horizon.astype("float32")))
         step = sized(step, self.layout)
         rate = tasks.learning_rate
         if self.config.learning_rate_schedule == "cosine":

@@ -1,8 +1,9 @@
-"""Replay what the authors' released program computed, and print the largest deviations.
+"""Replay what authors' released programs computed, and print the largest deviations.
 
-Arguments: trajectory files, which are replayed through `HierarchicalLOpt` itself on the backend in
-`KERAS_BACKEND`, or problem files, through `problems`. `tests/data/README.md` describes both. The
-exit code is 0 if all are reproduced, 1 if one is not, 2 if one cannot be read.
+Arguments: trajectory files, which are replayed on the backend in `KERAS_BACKEND`, those of the
+hierarchical RNN through `HierarchicalLOpt` itself and those of other kinds through their networks;
+or problem files, through `problems`. `tests/data/README.md` describes all of them. The exit code is
+0 if all are reproduced, 1 if one is not, 2 if one cannot be read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from eval.conformance.recording import FormatError
 from eval.conformance.trajectories import replay
 
 OPTIONS = flags.FlagValues()
+flags.DEFINE_list(
+    "weights", [], "Files of arrays with the meta-parameters of recordings that hold none.",
+    flag_values=OPTIONS)
 cli.define_json(OPTIONS)
 
 
@@ -30,7 +34,7 @@ def main(argv: list[str]) -> int:
     report = {}
     for name, path in zip(names, paths):
         try:
-            passed, worst = replay(path)
+            passed, worst = replay(path, OPTIONS.weights)
         except FormatError as error:
             raise cli.UsageError(f"{path}: {error}") from None
         report[name] = (passed, worst)

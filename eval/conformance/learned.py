@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from eval.conformance.recording import FormatError, Recording
 from hrnn_opt.files.foreign import from_pytree
 from hrnn_opt.files.weights import Pretrained
 from hrnn_opt.interface import LearnedOptimizer, Seen, State, sized
+from hrnn_opt.networks import VeLO, moments, released, schedule
 from hrnn_opt.networks.moments import factored_of
 from hrnn_opt.places.layout import Layout
 from hrnn_opt.rules import Mu
@@ -26,6 +28,8 @@ from hrnn_opt.rules.chain import network_within, rules_around
 # A name of tensors that are Adam's.
 _ADAMS = "adam"
 _MULTIPLIERS = "mup_mult"
+# Number of steps from which on averages of the loss are mostly rounding.
+_FAR = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,11 @@ class Case:
         rates: (T,) learning rates.
         first: number of the first step.
         names: of the tensors.
+        losses: (T,) of the batches.
+        horizon: number of steps of the whole training.
+        accumulate: calls of the optimizer for each step, which gets the means of their gradients
+            and losses.
+        prefix: of the keys of what this optimizer did.
     """
 
     network: LearnedOptimizer
@@ -47,6 +56,10 @@ class Case:
     rates: np.ndarray
     first: int = 0
     names: tuple[str, ...] | None = None
+    losses: np.ndarray | None = None
+    horizon: int | None = None
+    accumulate: int = 1
+    prefix: str = ""
 
 
 def _small_fc(recording: Recording) -> Case:
@@ -91,7 +104,88 @@ def _celo2(recording: Recording) -> Case:
         rates, names=tuple(_ADAMS if is_adams else "" for is_adams in adam))
 
 
-def _cases(recording: Recording) -> list[Case]:
+def _scheduled(recording: Recording, weights: Mapping[str, np.ndarray], **case: Any) -> Case:
+    """VeLO or Celo."""
+    names = {"step_mult": "step_multiplier", "exp_mult": "exponent_multiplier",
+             "weight_decay": "weight_penalty", "interp_mult": "mix_multiplier"}
+    constants: dict[str, Any] = {
+        ours: recording.number(theirs) for theirs, ours in names.items() if theirs in recording}
+    for theirs, ours in (("bugged_loss_features", "flawed_losses"),
+                         ("param_scale_mult", "relative")):
+        if theirs in recording:
+            constants[ours] = bool(recording.number(theirs))
+    if "train_phase" in recording:
+        constants["scheduled"] = recording.count("train_phase") == 2
+    accumulate = recording.count("accumulate", default=1)
+    horizon = recording.count("num_steps") // accumulate
+    found = from_pytree(weights, constants)
+    is_velo = found.config.kind == VeLO.Config.NAME
+    parameters = 1e-4 if is_velo else 2e-5
+    if "adam_param/0/0" in recording:
+        parameters = 5e-5
+    if _MULTIPLIERS in recording:
+        parameters = 2e-4
+    far = horizon > _FAR
+    return Case(
+        _in_mu(found, recording),
+        {"parameters": parameters, "moments": 2e-5, "inputs": 2e-5, "time_inputs": 2e-5,
+         "loss_inputs": sys.float_info.max if far else 1e-3, "tensor_inputs": 2e-5,
+         "loss_mean": 1e-5, "loss_min": 1e-2 if far else 1e-5,
+         # Those of VeLO are as good as what they are made of.
+         "rates": 1e-3 if is_velo else 1e-4},
+        np.ones(recording.steps), recording.count("iteration0", least=0, default=0),
+        losses=recording.get("loss", (recording.steps,)), horizon=horizon, accumulate=accumulate,
+        **case)
+
+
+def _drawn(recording: Recording) -> dict[str, np.ndarray]:
+    """The meta-parameters of a recording that only says how they were drawn."""
+    h, bank = recording.count("lstm_hidden_size"), recording.count("param_inits")
+    units, depth = recording.count("ff_hidden_size"), recording.count("ff_hidden_layers")
+    rng = np.random.RandomState(recording.count("meta_seed", least=0))
+    found: dict[str, np.ndarray] = {}
+
+    def draw(name: str, scale: float, *shape: int) -> None:
+        found[name] = (scale * rng.standard_normal(shape)).astype("float32")
+
+    for name in ("hidden", "cell"):
+        draw(f"lstm_init_state/{name}", 0.3, 1, h)
+    for name, rows, columns in (
+        ("linear", 30, h), ("linear_1", 30, h), ("linear_2", 30, h), ("rnn/linear", 2 * h, 4 * h),
+        ("rnn_to_controls", h, bank), ("step_size", h, 1),
+    ):
+        draw(f"rnn_params/{name}/w", rows**-0.5, rows, columns)
+        draw(f"rnn_params/{name}/b", 0.3, columns)
+    sizes = [*[units] * depth, 3]
+    for i, size in enumerate(sizes):
+        draw(f"ff_mod_stack/~/b{i}", 0.1, bank, size)
+    for i, rows in enumerate(released.GROUPS):
+        draw(f"ff_mod_stack/~/w0__{i}", 0.5 / 30**0.5, bank, rows, units)
+    for i, size in enumerate(sizes[1:], 1):
+        draw(f"ff_mod_stack/~/w{i}", 0.25, bank, units, size)
+    found[f"ff_mod_stack/~/w{depth}"][..., 1] *= 100
+    found["rnn_params/step_size/b"] += np.float32(20)
+    for name, array in found.items():
+        flat = array.reshape(-1).astype("float64")
+        expected = recording.get(f"check/{name}", (3,))
+        if not np.allclose([flat[0], flat[-1], flat.sum()], expected, rtol=1e-6, atol=1e-6):
+            raise FormatError(f"'check/{name}' is not of what 'meta_seed' draws")
+    return found
+
+
+def _cases(recording: Recording, weights: Mapping[str, Mapping[str, np.ndarray]]) -> list[Case]:
+    if "meta/rnn_params/linear_1/w" in recording:
+        return [_scheduled(recording, recording.meta_parameters)]
+    if "meta_seed" in recording:
+        return [_scheduled(recording, _drawn(recording))]
+    if "adam_param/0/0" in recording:
+        if not weights:
+            raise FormatError("holds no meta-parameters: give their files by --weights")
+        cases = []
+        for arrays in weights.values():
+            adam = not any(key.startswith("ff_mod_stack") for key in arrays)
+            cases.append(_scheduled(recording, arrays, prefix="adam_" if adam else ""))
+        return cases
     if "meta/nn/~/w0" in recording:
         return [_small_fc(recording)]
     if "meta/ff_mod_stack/~/w0__0" in recording:
@@ -99,9 +193,15 @@ def _cases(recording: Recording) -> list[Case]:
     raise FormatError("holds the meta-parameters of no optimizer that is known")
 
 
-def replay(arrays: dict[str, np.ndarray]) -> tuple[dict[str, float], dict[str, float]]:
+def replay(
+    arrays: dict[str, np.ndarray], weights: Mapping[str, Mapping[str, np.ndarray]] | None = None
+) -> tuple[dict[str, float], dict[str, float]]:
     """Largest deviations from one trajectory file by quantity, and the largest allowed ones. What
     is not finite counts as the largest number there is.
+
+    Args:
+        arrays: of the file.
+        weights: by file, meta-parameters for a recording that holds none.
 
     Raises:
         FormatError: if a key is missing or does not fit.
@@ -110,13 +210,13 @@ def replay(arrays: dict[str, np.ndarray]) -> tuple[dict[str, float], dict[str, f
     worst: dict[str, float] = {}
     tolerances: dict[str, float] = {}
     try:
-        cases = _cases(recording)
+        cases = _cases(recording, weights or {})
     except ValueError as error:
         raise FormatError(error) from None
     for case in cases:
         found = _Replay(case, recording).run()
-        worst |= found
-        tolerances |= {name: case.tolerances[name] for name in found}
+        worst |= {case.prefix + name: value for name, value in found.items()}
+        tolerances |= {case.prefix + name: case.tolerances[name] for name in found}
     return worst, tolerances
 
 
@@ -132,10 +232,17 @@ class _Replay:
     def _compiled(self) -> Any:
         network, layout = self.case.network, self.layout
 
-        def step(state: State, seen: Seen, rate: Any) -> tuple[State, Any, dict[str, Any]]:
+        horizon = self.case.horizon
+
+        def step(
+            state: State, seen: Seen, rate: Any, recorded: Any
+        ) -> tuple[State, Any, dict[str, Any]]:
+            # Known, as `LearnedOpt` knows it.
+            seen = seen._replace(horizon=None if horizon is None else np.float32(horizon))
             new, move = network.step(layout, state, seen)
             move = sized(move, layout)
-            return new, rate * move.update, _read(network, layout, new, seen)
+            return new, rate * move.update, _read(
+                network, layout, state, new, seen._replace(parameters=recorded))
 
         if keras.backend.backend() != "jax":
             return step
@@ -152,22 +259,65 @@ class _Replay:
             state["model_steps"] = state["model_steps"] + float(self.case.first)
         parameters = self._flat(recording.start)
         off, far = np.zeros(recording.tensors), np.full(recording.tensors, 1e-30)
+        prefix, calls = self.case.prefix, self.case.accumulate
         for t in range(recording.steps):
-            gradient = self._flat([
-                recording.get(f"grad/{t}/{i}", start.shape)
-                for i, start in enumerate(recording.start)])
-            state, update, read = self._step(
-                state, Seen(gradient, parameters), np.float32(self.case.rates[t]))
-            parameters = parameters - update
+            read: dict[str, Any] = {}
+            if t % calls == calls - 1:
+                gradients = [self._mean(f"grad/{{}}/{i}", t, start.shape)
+                             for i, start in enumerate(recording.start)]
+                loss = None
+                if self.case.losses is not None:
+                    loss = ops.convert_to_tensor(
+                        np.mean(self.case.losses[t - calls + 1 : t + 1], dtype="float32"))
+                # What is read is compared at the recorded parameters: ours may be off by more.
+                recorded = recording.start if not t else [
+                    recording.get(f"{prefix}param/{t - 1}/{i}", start.shape)
+                    for i, start in enumerate(recording.start)]
+                state, update, read = self._step(
+                    state, Seen(self._flat(gradients), parameters, loss),
+                    np.float32(self.case.rates[t]), self._flat(recorded))
+                parameters = parameters - update
             for i, (ours, start) in enumerate(zip(_numpy(layout.unflatten(parameters)),
                                                   recording.start)):
-                theirs = recording.get(f"param/{t}/{i}", start.shape)
+                theirs = recording.get(f"{prefix}param/{t}/{i}", start.shape)
                 off[i] = max(off[i], _largest(ours - theirs))
                 far[i] = max(far[i], _largest(theirs - start))
-            self._note_moments(t, state)
-            self._note_read(t, read)
+            if read:
+                if "momenta" in state:
+                    self._note_moments(t, state)
+                self._note_read(t, read)
+                self._note_schedule(t, state, read)
         self.worst["parameters"] = float(np.max(np.minimum(off / far, sys.float_info.max)))
         return self.worst
+
+    def _mean(self, key: str, t: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Of the gradients that the step at call t has."""
+        calls = [self.recording.get(key.format(k), shape)
+                 for k in range(t - self.case.accumulate + 1, t + 1)]
+        return np.mean(np.float32(calls), axis=0) if len(calls) > 1 else calls[0]
+
+    def _note_schedule(self, t: int, state: State, read: dict[str, Any]) -> None:
+        """What VeLO and Celo made of the time and the loss."""
+        if "loss_means" not in state:
+            return
+        for name, field in (("loss_mean", "loss_means"), ("loss_min", "loss_minima")):
+            self._note(name, f"{name}/{t}", state[field], relative=True)
+        key, inputs = f"lstm_input/{t}", np.asarray(ops.convert_to_numpy(read["lstm_inputs"]))
+        if key in self.recording:
+            theirs = self.recording.get(key, inputs.T.shape)
+            off = np.abs(inputs.T - theirs)
+            for name, part in (("time", slice(9)), ("loss", slice(9, 18)),
+                               ("tensor", slice(18, None))):
+                if off[..., part].size:
+                    quantity = f"{name}_inputs"
+                    self.worst[quantity] = max(
+                        self.worst.get(quantity, 0.0), _largest(off[..., part]))
+        rates = np.asarray(ops.convert_to_numpy(read["rates"]))
+        for key in (f"{self.case.prefix}lr_mult/{t}", f"rate/{t}"):
+            if key in self.recording:
+                # Celo's is one for all tensors.
+                shape = self.recording.get(key).shape
+                self._note("rates", key, np.broadcast_to(rates, shape), relative=True)
 
     def _flat(self, tensors: list[np.ndarray]) -> Any:
         return self.layout.flatten([ops.convert_to_tensor(np.float32(x)) for x in tensors])
@@ -212,13 +362,23 @@ class _Replay:
                 self._note(name, key_of_one, ours)
 
 
-def _read(whole: LearnedOptimizer, layout: Layout, state: State, seen: Seen) -> dict[str, Any]:
-    """What a network read and made of it on the way, (..., B, L) by quantity."""
+def _read(
+    whole: LearnedOptimizer, layout: Layout, old: State, state: State, seen: Seen
+) -> dict[str, Any]:
+    """What a network read and made of it on the way, by quantity."""
     for rule in rules_around(whole):
         if isinstance(rule, Mu):
             seen = seen._replace(gradient=rule.cleaned(layout, seen.gradient))
     network: Any = network_within(whole)
-    found = {"inputs": network.inputs(layout, state, seen)}
+    found = {}
+    if "momenta" in state:
+        found["inputs"] = network.inputs(layout, state, seen)
+    if "loss_means" in state:
+        found["rates"] = network.rates(state)
+        before = {**state, **{name: old[name] for name in (*moments.FIELDS, "model_steps")
+                              if name in old}}
+        found["lstm_inputs"] = network.lstm_inputs(
+            layout, before, schedule.penalized(layout, seen, network.config.weight_penalty))
     if hasattr(network, "direction"):
         found["direction"] = network.direction(found["inputs"])
         found["orthogonal"] = network.orthogonal(layout, found["direction"])

@@ -100,6 +100,11 @@ class Pretrained:
         return pattern(self.config).takes_log_rates
 
     @property
+    def needs(self) -> frozenset[str]:
+        """What the network reads of `Seen` beside the gradient."""
+        return pattern(self.config).needs
+
+    @property
     def iterates(self) -> Iterates:
         """What is done with the network's steps."""
         return pattern(self.config).iterates

@@ -16,6 +16,7 @@ from hrnn_opt.interface import NetworkConfig, Seen, State, sized
 from hrnn_opt.places import backend
 from hrnn_opt.places.sharding import layout_of
 from hrnn_opt.registry import kinds
+from hrnn_opt.training import surroundings
 
 STATE_DTYPES = ("float32", "bfloat16")
 
@@ -44,6 +45,9 @@ class LearnedOpt(keras.optimizers.Optimizer):
             those without gradient are, where the network would move them (a recurrent network's
             read-out is not 0 where its inputs are), or the others differently because of them (a
             hierarchical network reads means over tensors). Other networks need no such care.
+        num_steps: how many batches the whole training has, for networks that read it. None: as many
+            as the first call of `fit` has, where that can be known. Longer training goes on, as
+            after the end. Networks that can do without it are told if it is given.
         seed: of the drawn initial learning rates and of `"untrained"` weights. None: drawn, so
             that `keras.utils.set_random_seed` decides it.
         jit_compile: on PyTorch, whether to compile the step, with `torch.compile`. The first one
@@ -57,8 +61,8 @@ class LearnedOpt(keras.optimizers.Optimizer):
         loss_scale_factor, gradient_accumulation_steps, name: likewise.
 
     Attributes:
-        skipped_steps: number of steps left out because a gradient held a number that is not
-            finite. Such a step leaves parameters and state as they were.
+        skipped_steps: number of steps left out because a gradient, or the loss where it is read,
+            held a number that is not finite. Such a step leaves parameters and state as they were.
 
     Raises:
         ValueError: naming the argument that is not allowed.
@@ -80,6 +84,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
         learning_rate: Any = None,
         state_dtype: str = "float32",
         hold_zero_gradients: bool = True,
+        num_steps: int | None = None,
         seed: int | None = None,
         jit_compile: bool = False,
         weight_decay: float | None = None,
@@ -104,6 +109,10 @@ class LearnedOpt(keras.optimizers.Optimizer):
         ):
             if not isinstance(value, bool):
                 raise ValueError(f"`{argument}` must be True or False, got {value!r}.")
+        if num_steps is not None and (
+                isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1):
+            raise ValueError(
+                f"`num_steps` must be an integer of at least 1 or None, got {num_steps!r}.")
         if weight_decay is not None:
             weight_decay = weights_lib.check_rate("weight_decay", weight_decay)
         with backend.replicated():
@@ -137,6 +146,9 @@ class LearnedOpt(keras.optimizers.Optimizer):
         self.seed = seed
         self.jit_compile = jit_compile
         self.hold_zero_gradients = hold_zero_gradients
+        self.num_steps = num_steps
+        self._loss = surroundings.Loss()
+        self._loss_of_step: Any = None
         self._pretrained = pretrained
         self._iterates = pretrained.iterates
         self._members: list[int] = []
@@ -209,6 +221,10 @@ class LearnedOpt(keras.optimizers.Optimizer):
         self._layout = layout_of([variables[i] for i in self._members])
         self._fields = network.fields
         self._needs = network.needs
+        self._steps_of_fit()
+        if "loss" in self._needs and self.gradient_accumulation_steps:
+            self._loss_sum = self.add_variable(
+                (), dtype="float32", name="loss_sum", aggregation="only_first_replica")
         self._holds = self.hold_zero_gradients and (network.hierarchical or not network.still)
         rates = self._initial_log_learning_rate() if network.takes_log_rates else None
         state = network.init_state(self._layout, log_rates=rates)
@@ -242,20 +258,46 @@ class LearnedOpt(keras.optimizers.Optimizer):
         # Of a schedule, say, which counts steps.
         return super()._get_current_learning_rate()
 
+    def scale_loss(self, loss: Any) -> Any:
+        """The loss, scaled as in every Keras optimizer. A network that reads the loss sees it here;
+        who writes a training loop calls this, or gives the loss to `apply`."""
+        if "loss" in self._pretrained.needs:
+            loss = self._loss.pass_through(loss)
+        return super().scale_loss(loss)
+
+    def stateless_apply(
+        self, optimizer_variables: Sequence[Any], grads: Sequence[Any],
+        trainable_variables: Sequence[Any], loss: Any | None = None,
+    ) -> Any:
+        """As in every Keras optimizer, on JAX.
+
+        Args:
+            optimizer_variables, grads, trainable_variables: as there.
+            loss: as in `apply`.
+        """
+        if loss is not None:
+            self._loss.keep(loss)
+        return super().stateless_apply(optimizer_variables, grads, trainable_variables)
+
     @backend.float32()
     def apply(
-        self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None
+        self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None,
+        loss: Any | None = None,
     ) -> None:
         """Take one step, as every Keras optimizer does.
 
         Args:
             grads: a gradient, or None, for each variable.
             trainable_variables: the variables; None: those that the optimizer was built on.
+            loss: of the batch, for networks that read it; None: what passed through `scale_loss`.
 
         Raises:
             ValueError: if the gradients do not fit the variables in number or shape, if there is
-                none, or if the optimizer was built on other variables.
+                none, if the optimizer was built on other variables, or if the network reads the
+                loss or the number of steps and nobody knows them.
         """
+        if loss is not None:
+            self._loss.keep(loss)
         grads = list(grads)
         if trainable_variables is not None:
             trainable_variables = list(trainable_variables)
@@ -280,6 +322,47 @@ class LearnedOpt(keras.optimizers.Optimizer):
                     f"{tuple(variable.shape)}.")
         super().apply(grads, trainable_variables)
 
+    def _loss_of_batch(self) -> Any | None:
+        """What the step is told of the loss: with gradient accumulation the mean since the last
+        step; None where the network does not read it."""
+        loss = self._loss.take()
+        if not self._members or "loss" not in self._needs:
+            return None
+        if loss is None:
+            raise ValueError(
+                "`loss` must be given to `apply` or pass through `scale_loss` of this optimizer, "
+                f"since the kind {self.network_config.kind!r} reads it, got None. (`fit` does so, "
+                "but not inside of a LossScaleOptimizer: compile with `auto_scale_loss=False`.)")
+        loss = surroundings.over_replicas(ops.cast(loss, "float32"))
+        steps = self.gradient_accumulation_steps
+        if not steps:
+            return loss
+        total = self._loss_sum + loss
+        # Not `iterations`, which counts steps.
+        done = ops.equal((self._iterations + 1) % steps, 0)
+        self.assign(self._loss_sum, ops.where(done, 0.0, total))
+        return total / steps
+
+    def _steps_of_fit(self) -> None:
+        """Note how many batches the training has, if it is to be known and can be."""
+        if self.num_steps is None and "horizon" in self._needs:
+            self.num_steps = surroundings.steps_of_fit(self)
+
+    def _horizon(self) -> np.float32 | None:
+        """How many steps the training has; None where the network does not ask."""
+        if "horizon" not in self._needs:
+            return None
+        self._steps_of_fit()
+        if self.num_steps is None:
+            raise ValueError(
+                "`num_steps` must be given where it cannot be read from `fit`, since the kind "
+                f"{self.network_config.kind!r} reads it, got None: pass the number of batches of "
+                "the whole training.")
+        return self._steps_in_all(self.num_steps)
+
+    def _steps_in_all(self, batches: int) -> np.float32:
+        return np.float32(max(1, batches // (self.gradient_accumulation_steps or 1)))
+
     def _clip_gradients(self, grads: Sequence[Any]) -> list[Any]:
         clipped = super()._clip_gradients(grads)
         if not self.clipvalue:
@@ -296,26 +379,29 @@ class LearnedOpt(keras.optimizers.Optimizer):
     ) -> None:
         if keras.backend.backend() != "tensorflow":
             with backend.no_gradient():
-                self._coupled_step(grads, trainable_variables, learning_rate)
+                self._coupled_step(grads, trainable_variables, learning_rate, self._loss_of_step)
             return
         import tensorflow as tf
 
-        def update(distribution, grads, learning_rate):
+        def update(distribution, grads, learning_rate, loss):
             # One update for all variables, on each device: they are coupled.
             distribution.extended.update(
                 self._iterations.value,
-                lambda _, grads, rate: self._coupled_step(grads, trainable_variables, rate),
-                args=(grads, learning_rate),
+                lambda _, grads, rate, loss: self._coupled_step(
+                    grads, trainable_variables, rate, loss),
+                args=(grads, learning_rate, loss),
                 group=False,
             )
 
         pairs = self._all_reduce_sum_gradients(list(zip(grads, trainable_variables)))
         tf.__internal__.distribute.interim.maybe_merge_call(
             update, self._distribution_strategy, [grad for grad, _ in pairs],
-            tf.convert_to_tensor(learning_rate))
+            tf.convert_to_tensor(learning_rate),
+            tf.zeros(()) if self._loss_of_step is None else self._loss_of_step)
 
     def _coupled_step(
-        self, grads: Sequence[Any], variables: Sequence[keras.Variable], learning_rate: Any
+        self, grads: Sequence[Any], variables: Sequence[keras.Variable], learning_rate: Any,
+        loss: Any | None,
     ) -> None:
         """Move all variables that have a gradient, together."""
         if self._pretrained.arrays is None and not self._weights_loaded:
@@ -331,11 +417,13 @@ class LearnedOpt(keras.optimizers.Optimizer):
             _narrow(given[i][0]) if i in given else ops.zeros(shape)
             for i, shape in zip(self._members, layout.shapes)])
         finite = ops.all(ops.isfinite(gradient))
+        if "loss" in self._needs:
+            finite = ops.logical_and(finite, ops.isfinite(loss))
         active, taken = self._active(gradient, present), finite
         if self._holds:
             taken = ops.logical_and(finite, ops.any(active))
         old = self._held_state()
-        new, step = self._step(layout, old, self._seen(gradient, given), active, taken)
+        new, step = self._step(layout, old, self._seen(gradient, given, loss), active, taken)
         step = sized(step, layout)
         # Eagerly, what is no longer needed would only be in the way.
         del gradient, old
@@ -386,7 +474,9 @@ class LearnedOpt(keras.optimizers.Optimizer):
         entries = ops.cast(ops.any(gradient != 0, axis=-1), "float32")
         return ops.logical_and(self._layout.mean_of_blocks(entries) > 0, present)
 
-    def _seen(self, gradient: Any, given: dict[int, tuple[Any, keras.Variable]]) -> Seen:
+    def _seen(
+        self, gradient: Any, given: dict[int, tuple[Any, keras.Variable]], loss: Any | None
+    ) -> Seen:
         """What the network needs to see, of the parameters that take part."""
         keeps_offset = self._iterates.keeps_offset
         offset = ops.convert_to_tensor(self._offset) if keeps_offset else None
@@ -397,7 +487,12 @@ class LearnedOpt(keras.optimizers.Optimizer):
                 for i, shape in zip(self._members, self._layout.shapes)])
             if keeps_offset:
                 parameters = parameters + offset
-        return Seen(gradient, parameters, offset=offset if "offset" in self._needs else None)
+        progress = None
+        if "progress" in self._needs and self.num_steps is not None:
+            progress = ops.cast(self.iterations, "float32") / self._steps_in_all(self.num_steps)
+        return Seen(
+            gradient, parameters, loss=loss if "loss" in self._needs else None, progress=progress,
+            offset=offset if "offset" in self._needs else None, horizon=self._horizon())
 
     def state(self) -> State:
         """The optimizer's state in float32, by name."""
@@ -463,7 +558,9 @@ class LearnedOpt(keras.optimizers.Optimizer):
     def _backend_apply_gradients(
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable]
     ) -> None:
+        self._loss_of_step = self._loss_of_batch()
         super()._backend_apply_gradients(grads, trainable_variables)
+        self._loss_of_step = None
         keeps_offset = self._iterates.keeps_offset and self._members
         if keeps_offset and self.use_ema and self.ema_overwrite_frequency:
             # Keras has put the average into the model's variables: it replaces the parameters too.
@@ -529,6 +626,7 @@ class LearnedOpt(keras.optimizers.Optimizer):
             "lookahead": self.lookahead,
             "state_dtype": self.state_dtype,
             "hold_zero_gradients": self.hold_zero_gradients,
+            "num_steps": self.num_steps,
             "seed": self.seed,
             "jit_compile": self.jit_compile,
         }

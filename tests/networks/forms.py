@@ -16,6 +16,8 @@ from hrnn_opt.registry import config_from_dict, kinds, network_of, rules
 from tests.hrnn_opt.support import values, variables
 
 BACKEND = keras.backend.backend()
+# Of trainings, and a loss, for networks that read them.
+HORIZON, LOSS = 60, 0.7
 SHAPES = ((4, 3), (3,), ())
 # What rules are tried around, and the hand-made chain of them, the outermost first.
 SMALL = "direction"
@@ -80,7 +82,8 @@ def optimizer(form: str, **arguments) -> LearnedOpt:
     if network(form).takes_log_rates:
         arguments = {"initial_learning_rate": (1e-3, 1e-2), **arguments}
     return LearnedOpt(**{
-        "weights": network(form), "learning_rate": 0.05, "seed": 0, **arguments})
+        "weights": network(form), "learning_rate": 0.05, "seed": 0, "num_steps": HORIZON,
+        **arguments})
 
 
 def compiled(function):
@@ -114,7 +117,7 @@ class Run:
 
             def on_jax(grads):
                 new = step([v.value for v in self.optimizer.variables], grads,
-                           [v.value for v in self.tensors])
+                           [v.value for v in self.tensors], np.float32(LOSS))
                 for variable, value in zip(
                         [*self.tensors, *self.optimizer.variables], [*new[0], *new[1]]):
                     variable.assign(value)
@@ -122,7 +125,7 @@ class Run:
             return on_jax
 
         def eagerly(grads):
-            self.optimizer.apply(grads, self.tensors)
+            self.optimizer.apply(grads, self.tensors, loss=ops.convert_to_tensor(LOSS, "float32"))
 
         if BACKEND != "tensorflow" or not often:
             return eagerly
@@ -192,8 +195,9 @@ def seen(form: str, layout: Layout, step: int, models: tuple[int, ...] = ()) -> 
             (size * rng.normal(size=(*models, *shape))).astype("float32")
             for shape in layout.shapes])
 
-    given = Seen(flat(1.0), flat(1.0), np.full(models, 0.7, "float32"),
-                 np.full(models, 0.1 * step, "float32"), flat(0.1))
+    given = Seen(flat(1.0), flat(1.0), np.full(models, LOSS, "float32"),
+                 np.full(models, 0.1 * step, "float32"), flat(0.1),
+                 np.full(models, HORIZON, "float32"))
     needs = network(form).needs | {"gradient"}
     return Seen(**{
         name: ops.convert_to_tensor(value) if name in needs else None

@@ -462,7 +462,9 @@ def meta_loss(form, meta, target, given, own, weights):
         location, offset, state = carry
         gradient = used * (own * 2.0 * (location - target) + now)
         saw = template._replace(
-            gradient=gradient, offset=None if template.offset is None else offset,
+            gradient=gradient, loss=None if template.loss is None else jnp.sum(
+                used * jnp.square(location - target)),
+            offset=None if template.offset is None else offset,
             parameters=None if template.parameters is None else location + offset)
         state, move = ours.stateless_step(meta, LAYOUT, state, saw)
         move = sized(move, LAYOUT)

@@ -14,7 +14,7 @@ def multipliers(model, **options):
     opt.build(model.trainable_variables)
     found = Mu(Direction(), **options).multipliers_of(opt._layout)
     return {
-        variable.path.partition("/")[2]: float(mu)
+        variable.path: float(mu)
         for variable, mu in zip(model.trainable_variables, found)}
 
 

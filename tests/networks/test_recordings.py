@@ -7,13 +7,15 @@ import pytest
 
 from eval.conformance import learned
 from eval.conformance.recording import FormatError, read
-from hrnn_opt.networks import celo2, moments, small_fc
+from hrnn_opt.networks import celo2, losses, moments, schedule, small_fc
 
 DATA = pathlib.Path(__file__).parents[1] / "data" / "learned"
 # What the recordings' makers ask for, of the parameters.
 ASKED = {
+    "celo_phase1": 2e-5, "celo_phase2": 2e-5,
     "celo2_base": 2e-5, "celo2_metatrain": 5e-5, "celo2_mixed": 2e-5, "celo2_ortho": 2e-5,
-    "mulo_clip": 2e-5, "mulo_nan": 2e-5,
+    "mulo_clip": 2e-5, "mulo_nan": 2e-5, "mulo_velo": 2e-4,
+    "velo_flawed": 2e-5, "velo_multi": 1e-4, "velo_ties": 2e-5, "velo_wrapped": 1e-4,
     "small_fc_edge": 2e-5, "small_fc_multi": 2e-5, "small_fc_ties": 2e-5,
 }
 
@@ -40,6 +42,15 @@ def test_the_released_program_is_reproduced(name):
 def test_another_celo2_is_found_out(constant, value, monkeypatch):
     monkeypatch.setattr(celo2, constant, value)
     worst, tolerances = learned.replay(arrays("celo2_ortho"))
+    assert any(worst[name] > tolerances[name] for name in worst)
+
+
+@pytest.mark.parametrize("module, constant, value", [
+    (losses, "_LEAST", 1e-2), (losses, "_FAR", 1.0), (schedule, "_FORGET_BIAS", 0.0),
+    (schedule, "LARGEST_GRADIENT", 1.0)])
+def test_another_velo_is_found_out(module, constant, value, monkeypatch):
+    monkeypatch.setattr(module, constant, value)
+    worst, tolerances = learned.replay(arrays("velo_multi"))
     assert any(worst[name] > tolerances[name] for name in worst)
 
 
