@@ -229,7 +229,7 @@ def _clipped(gradient: Any, bound: float) -> Any:
 
 def _unit(layout: Layout, x: Any) -> Any:
     """(F, ..., B, L) over the root mean squares over the last two axes of each tensor."""
-    x = ops.clip(x, -moments.LARGEST_INPUT, moments.LARGEST_INPUT)
+    x = moments.bounded(layout, x)
     square = ops.square(x)
     if all(len(shape) <= 2 for shape in layout.shapes):
         return x * layout.to_lanes(ops.rsqrt(layout.tensor_mean(square) + _NORM_EPSILON))

@@ -19,8 +19,8 @@ INPUTS = SCALES - 1
 # Where minima start, and the least of what differences are divided by.
 _FAR = 999999999999.0
 _LEAST = 1e-8
-# Steps of the shortest time scale, and of all of them where the flaw is kept.
-_SHORTEST = 10.0
+# Steps of the shortest time scale.
+SHORTEST = 10.0
 
 FIELDS = {
     "loss_means": Field("model", (SCALES,), wide=True),
@@ -48,7 +48,8 @@ def decays(horizon: Any) -> Any:
         -1, *[1] * len(horizon.shape))
     if not known:
         shares = ops.convert_to_tensor(shares)
-    logs = 1.0 + shares * (lib.log10(lib.expand_dims(horizon, 0)) - 1.0)
+    shortest = np.float32(np.log10(SHORTEST))
+    logs = shortest + shares * (lib.log10(lib.expand_dims(horizon, 0)) - shortest)
     found = lib.exp(-1.0 / lib.power(np.float32(10.0), logs))
     return ops.convert_to_tensor(found, "float32")
 

@@ -34,6 +34,8 @@ _LEAST = 1e-9
 _READ_EPSILON = 1e-8
 # A smaller mean square is a constant to meta-gradients, which would leave 32 bits.
 _LEAST_DIFFERENTIATED = 1e-20
+# Far below the least mean square, to which every step adds the epsilon of squares.
+_PADDING = 1e-36
 
 
 def factored_axes(shape: Sequence[int]) -> tuple[int, int]:
@@ -280,7 +282,9 @@ def parts(
     inverse = ops.rsqrt(mean_square + epsilon)
     matrices = layout.to_lanes(np.array([len(shape) > 1 for shape in layout.shapes]))
     small = row + vector_epsilon < _LEAST_DIFFERENTIATED
-    of_vectors = ops.rsqrt(ops.where(small, ops.stop_gradient(row), row) + vector_epsilon)
+    # 0 is only where the buffer is padding.
+    of_vectors = ops.rsqrt(ops.maximum(
+        ops.where(small, ops.stop_gradient(row), row) + vector_epsilon, _PADDING))
     return Parts(
         momenta, mean_square, momenta * inverse, inverse, gradient * scale,
         momenta * ops.where(matrices, scale, of_vectors), row, column,
@@ -289,9 +293,19 @@ def parts(
 
 def normalized(layout: Layout, inputs: Any, epsilon: float) -> Any:
     """(F, ..., B, L) inputs over their root mean squares in each tensor."""
-    inputs = ops.clip(inputs, -LARGEST_INPUT, LARGEST_INPUT)
+    inputs = bounded(layout, inputs)
     mean_square = layout.tensor_mean(ops.square(inputs))
     return inputs * layout.to_lanes(ops.rsqrt(mean_square + epsilon))
+
+
+def bounded(layout: Layout, inputs: Any) -> Any:
+    """Inputs that can be squared, with 0 where the buffer is padding: there, what is no parameter's
+    may be of any size beside the tensor's."""
+    inputs = ops.clip(inputs, -LARGEST_INPUT, LARGEST_INPUT)
+    if layout.used_lanes is None:
+        return inputs
+    used = np.arange(layout.lanes) < np.expand_dims(layout.used_lanes, -1)
+    return ops.where(used, inputs, 0.0)
 
 
 def layers(kernels: Sequence[Any], biases: Sequence[Any], x: Any) -> Any:

@@ -186,7 +186,7 @@ class VeLO(LearnedOptimizer):
             _log(means[-1:]), ops.broadcast_to(one_hot, (_MOST_AXES, *shape)), _log(spread)])
 
     def _loss_decay(self, seen: Seen) -> Any:
-        return losses.decays(10.0 if self.config.flawed_losses else seen.horizon)
+        return losses.decays(losses.SHORTEST if self.config.flawed_losses else seen.horizon)
 
     def advance(
         self, layout: Layout, state: State, seen: Seen, active: Any | None

@@ -21,6 +21,8 @@ HORIZON, LOSS = 60, 0.7
 SHAPES = ((4, 3), (3,), ())
 # What rules are tried around, and the hand-made chain of them, the outermost first.
 SMALL = "direction"
+# Of kinds whose steps could not be seen beside the parameters.
+SWITCHES = {"celo": {"step_multiplier": 3.0}, "velo": {"step_multiplier": 0.1}}
 CHAIN = ("averaging", "rotation", "alignment", "rescaling")
 
 
@@ -38,7 +40,7 @@ def _forms() -> dict[str, dict]:
         return "lookahead" in {field.name for field in dataclasses.fields(kinds()[kind].Config)}
 
     return {
-        **{kind: {"kind": kind} for kind in kinds()},
+        **{kind: {"kind": kind, **SWITCHES.get(kind, {})} for kind in kinds()},
         **{f"{kind} with lookahead": {"kind": kind, "lookahead": True}
            for kind in kinds() if has_lookahead(kind)},
         **{f"{rule} of {SMALL}": _around_small(rule) for rule in rules()},

@@ -465,7 +465,8 @@ def meta_loss(form, meta, target, given, own, weights):
             gradient=gradient, loss=None if template.loss is None else jnp.sum(
                 used * jnp.square(location - target)),
             offset=None if template.offset is None else offset,
-            parameters=None if template.parameters is None else location + offset)
+            # Not where relative steps are as good as none.
+            parameters=None if template.parameters is None else used + location + offset)
         state, move = ours.stateless_step(meta, LAYOUT, state, saw)
         move = sized(move, LAYOUT)
         parameters, location = ours.iterates.move(

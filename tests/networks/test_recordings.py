@@ -46,7 +46,7 @@ def test_another_celo2_is_found_out(constant, value, monkeypatch):
 
 
 @pytest.mark.parametrize("module, constant, value", [
-    (losses, "_LEAST", 1e-2), (losses, "_FAR", 1.0), (schedule, "_FORGET_BIAS", 0.0),
+    (losses, "SHORTEST", 9.0), (losses, "_FAR", 1.0), (schedule, "_FORGET_BIAS", 0.0),
     (schedule, "LARGEST_GRADIENT", 1.0)])
 def test_another_velo_is_found_out(module, constant, value, monkeypatch):
     monkeypatch.setattr(module, constant, value)
