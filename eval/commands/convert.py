@@ -1,9 +1,9 @@
 """Turn weights from one form into another: `python -m eval convert SOURCE TARGET`.
 
 SOURCE: a checkpoint of the authors' released TensorFlow 1 program (what comes before `.index`;
-needs TensorFlow), an .npz file with its variables, or whatever `HierarchicalLOpt` takes for its
-weights. TARGET: a weights file (`.safetensors`), plain arrays by our names (`.npz`), or a weights
-folder.
+needs TensorFlow), an .npz file with its variables or with those of another learned optimizer, by
+their authors' names, or whatever `LearnedOpt` takes for its weights. TARGET: a weights file
+(`.safetensors`), plain arrays by our names (`.npz`), or a weights folder.
 """
 
 from __future__ import annotations

@@ -31,13 +31,13 @@ def write_atomic(path: Path, content: bytes) -> None:
         raise
 
 
-def read_npz(path: str | os.PathLike[str], most: int) -> dict[str, np.ndarray]:
+def read_npz(path: str | os.PathLike[str] | io.BytesIO, most: int) -> dict[str, np.ndarray]:
     """The arrays in an .npz file, by name; no pickles.
 
     `numpy.load` would make room for whatever size a file claims.
 
     Args:
-        path: of the file.
+        path: of the file, or its content.
         most: bytes that all arrays together may have.
 
     Raises:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hrnn_opt.files import format_1, hub
+from hrnn_opt.files import foreign, format_1, hub
 from hrnn_opt.files.weights import Pretrained, parse_settings
 from hrnn_opt.interface import LearnedOptimizer, NetworkConfig
 from hrnn_opt.registry import DEFAULT_KIND, config_from_dict, network_of
@@ -67,14 +67,14 @@ def _find(weights: Any, lookahead: bool, seed: int) -> Pretrained:
         return dataclasses.replace(
             Pretrained.load(PRETRAINED_DIR / f"{weights}.safetensors"), name=weights)
     if os.path.exists(weights):
-        return Pretrained.load(weights)
+        return foreign.load(weights)
     allowed = (
         f"one of {[*shipped(), UNTRAINED]}, the path of a weights file or folder, a name on the "
         "Hub ('user/name') or a learned optimizer's network")
     if not isinstance(weights, str) or not hub.is_name(weights):
         raise ValueError(f"`weights` must be {allowed}, got {str(weights)!r}.")
     try:
-        return Pretrained.from_pretrained(weights)
+        return foreign.from_hub(weights)
     except ValueError as error:
         raise ValueError(f"`weights` must be {allowed}, got {weights!r}. {error}") from error
 

@@ -151,7 +151,7 @@ class Pretrained:
         arrays = {name: np.asarray(array, order="C") for name, array in self._numbers.items()}
         content = safetensors.numpy.save(arrays, metadata=metadata)
         # Its header is in an order drawn anew each time; the same weights shall be the same bytes.
-        header, data = _split(content)
+        header, data = split(content)
         text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         return struct.pack("<Q", len(text)) + text + data
@@ -171,13 +171,13 @@ class Pretrained:
         """
         try:
             arrays = safetensors.numpy.load(content)
-            metadata = _split(content)[0].get("__metadata__") or {}
+            metadata = split(content)[0].get("__metadata__") or {}
         except (
             safetensors.SafetensorError, ValueError, KeyError, struct.error, TypeError,
         ) as error:
             raise ValueError(
                 f"`weights` from {source} are not a safetensors file: {error}") from None
-        with _usable(source):
+        with usable(source):
             config, settings = _parse_description(
                 {**metadata, **{
                     name: json.loads(metadata[name]) for name in ("config", "settings")
@@ -227,10 +227,10 @@ class Pretrained:
         """
         path = Path(path)
         if not path.is_dir():
-            return cls.from_bytes(_read(path, LARGEST_FILE), path.name)
+            return cls.from_bytes(read_file(path, LARGEST_FILE), path.name)
         source = f"{path.name}/{CONFIG_FILE}"
-        content = _read(path / CONFIG_FILE, LARGEST_CONFIG)
-        with _usable(source):
+        content = read_file(path / CONFIG_FILE, LARGEST_CONFIG)
+        with usable(source):
             config, settings = _parse_description(json.loads(content))
         pretrained = cls.load(path / FILE)
         if (config, settings) != (pretrained.config, parse_settings(pretrained.settings())):
@@ -266,15 +266,15 @@ class Pretrained:
             ImportError: without the package `huggingface_hub`.
         """
         path = hub.download(name, CONFIG_FILE, LARGEST_CONFIG)
-        with _usable(f"{name} on the Hub"):
-            _parse_description(json.loads(_read(path, LARGEST_CONFIG)))
+        with usable(f"{name} on the Hub"):
+            _parse_description(json.loads(read_file(path, LARGEST_CONFIG)))
         # Of the same commit, after which the folder is named.
         commit = f"{name.partition('@')[0]}@{path.parent.name}"
         return cls.load(hub.download(commit, FILE, LARGEST_FILE).parent)
 
 
 @contextlib.contextmanager
-def _usable(source: str) -> Iterator[None]:
+def usable(source: str) -> Iterator[None]:
     """One error for all that can be wrong with parsed weights."""
     try:
         yield
@@ -282,7 +282,7 @@ def _usable(source: str) -> Iterator[None]:
         raise ValueError(f"`weights` from {source} are not usable: {error}") from None
 
 
-def _read(path: Path, most: int) -> bytes:
+def read_file(path: Path, most: int) -> bytes:
     """A file's content; nothing of it where it is larger than `most` bytes."""
     if not path.is_file():
         raise ValueError(f"`weights` must be a file, got {str(path)!r}, which is none.")
@@ -312,7 +312,7 @@ def _parse_description(description: Any) -> tuple[NetworkConfig, dict[str, Any]]
             parse_settings(description["settings"]))
 
 
-def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
+def split(content: bytes) -> tuple[dict[str, Any], bytes]:
     """The header of a safetensors file, and what follows it."""
     (length,) = struct.unpack("<Q", content[:8])
     return json.loads(content[8 : 8 + length]), content[8 + length :]

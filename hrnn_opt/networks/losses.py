@@ -60,7 +60,7 @@ def observe(state: State, loss: Any, decay: Any) -> State:
     Args:
         state: before it.
         loss: (...).
-        decay: (10, ...).
+        decay: (10, ...), or (1, ...) where they are all the same.
     """
     means, count = state["loss_means"], state["losses"]
     # How much of an average there is: for the old ones, by one step too many, as in the original.
