@@ -167,6 +167,8 @@ def load(path: str | os.PathLike[str]) -> Pretrained:
         if not found:
             return Pretrained.load(path)
         path = found[0]
+        if _begins_ours(read_file(path, LARGEST_FILE)):
+            return Pretrained.load(path.parent)
     content = read_file(path, LARGEST_FILE)
     if _begins_ours(content):
         return Pretrained.from_bytes(content, path.name)
@@ -203,13 +205,18 @@ def from_hub(name: str) -> Pretrained:
         f"{name} on the Hub", _KNOWN.get(repository, _Known()))
 
 
+# Of configs in the repositories of Celo's authors, and of PyLO's networks.
+_KEYS = {"optimizer", "input_size", "lstm_hidden_size", "param_inits", "feature_dims"}
+
+
 def _is_ours(content: bytes) -> bool:
+    """Whether a config is ours, or of nobody who is known."""
     try:
         description = json.loads(content)
     except (ValueError, RecursionError):
         # `Pretrained` says what is wrong with it.
         return True
-    return not isinstance(description, dict) or "format" in description
+    return not isinstance(description, dict) or not set(description) & _KEYS
 
 
 def _begins_ours(content: bytes) -> bool:
