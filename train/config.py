@@ -13,7 +13,7 @@ from hrnn_opt.interface import NetworkConfig
 from hrnn_opt.registry import config_from_dict, kinds
 
 ESTIMATORS = ("tbptt", "full", "es", "pes", "nres", "mix")
-META_OPTIMIZERS = ("adam", "rmsprop")
+META_OPTIMIZERS = ("adam", "adamw", "rmsprop")
 HORIZONS = "known", "unknown", "both"
 OBJECTIVES = ("log", "plain")
 SCHEDULES = ("constant", "cosine")
@@ -61,7 +61,8 @@ class TrainConfig:
             keeps them.
         learning_rate: range of a run's learning rate, log-uniform.
         learning_rate_schedule: over a run: `constant`, or `cosine` to 0.
-        meta_optimizer: `adam`, or `rmsprop` with the released program's settings.
+        meta_optimizer: `adam`, `adamw` with a decay of 1e-4, or `rmsprop` with the released
+            program's settings.
         meta_learning_rate: its rate.
         meta_schedule: over the whole run: `constant`, or `cosine` to 0.
         warmup: meta-steps over which the rate rises from 0.

@@ -68,7 +68,8 @@ def clean(gradients: Meta, config: TrainConfig) -> CleanGradient:
 
 
 def meta_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Adam, or the released program's RMSProp (decay 0.9, epsilon 1e-20), with its schedule."""
+    """Adam, AdamW (decays 0.9, 0.999 and 1e-4, of what is trained) or the released program's
+    RMSProp (decay 0.9, epsilon 1e-20), with its schedule."""
     rate = optax.constant_schedule(config.meta_learning_rate)
     if config.meta_schedule == "cosine":
         rate = optax.cosine_decay_schedule(config.meta_learning_rate, config.steps)
@@ -80,4 +81,8 @@ def meta_optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
     if config.meta_optimizer == "rmsprop":
         return optax.rmsprop(rate, decay=0.9, eps=1e-20)
+    if config.meta_optimizer == "adamw":
+        return optax.adamw(
+            rate, b1=0.9, b2=0.999, weight_decay=1e-4,
+            mask=lambda meta: {name: config.trains(name) for name in meta})
     return optax.adam(rate, b1=0.9, b2=0.99)

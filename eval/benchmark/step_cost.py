@@ -12,10 +12,12 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+
+from hrnn_opt import LearnedOpt
 
 Step = Callable[[], None]
 Shapes = list[tuple[int, ...]]
@@ -77,6 +79,12 @@ def build(optimizer: keras.optimizers.Optimizer, shapes: Shapes) -> Subject:
     return Subject(step, lambda: _allocated_by_torch(step))
 
 
+def _more(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """What a step is given beside gradients: learned optimizers may read the loss."""
+    return {"loss": keras.ops.convert_to_tensor(1.0, "float32")} if isinstance(
+        optimizer, LearnedOpt) else {}
+
+
 def _on_jax(optimizer, variables, gradients) -> Subject:
     import jax
 
@@ -88,7 +96,7 @@ def _on_jax(optimizer, variables, gradients) -> Subject:
         if program is None:
             program = jax.jit(
                 lambda tensors, state, gradients: optimizer.stateless_apply(
-                    state, gradients, tensors),
+                    state, gradients, tensors, **_more(optimizer)),
                 donate_argnums=(0, 1)).lower(*held, gradients).compile()
         held = jax.block_until_ready(program(*held, gradients))
 
@@ -103,7 +111,8 @@ def _on_jax(optimizer, variables, gradients) -> Subject:
 def _tensorflow_step(optimizer, variables, gradients) -> Step:
     import tensorflow as tf
 
-    apply = tf.function(lambda: optimizer.apply(gradients, variables), jit_compile=True)
+    apply = tf.function(
+        lambda: optimizer.apply(gradients, variables, **_more(optimizer)), jit_compile=True)
 
     def step() -> None:
         apply()
@@ -116,7 +125,7 @@ def _tensorflow_step(optimizer, variables, gradients) -> Step:
 def _torch_step(optimizer, variables, gradients) -> Step:
     import torch
 
-    return torch.no_grad()(lambda: optimizer.apply(gradients, variables))
+    return torch.no_grad()(lambda: optimizer.apply(gradients, variables, **_more(optimizer)))
 
 
 def measure(

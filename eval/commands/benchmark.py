@@ -3,8 +3,8 @@
     benchmark meta    throughput of meta-training, in parameter-steps a second: the meta-gradient by
                       truncated backpropagation, PES (the steps of one of each antithetic pair are
                       counted), and unrolling alone; warm, median of several runs
-    benchmark step    the step of HierarchicalLOpt by itself and that of Adam, which take turns:
-                      throughput, memory, first call
+    benchmark step    the step of a learned optimizer of any kind by itself and that of Adam, which
+                      take turns: throughput, memory, first call
     benchmark train   a whole training step with HierarchicalLOpt relative to one with Adam, RMSProp
                       and SGD, which take turns; median of several rounds
     benchmark switch  a whole training step with a GreedySwitch of Adam, RMSProp and SGD, relative
@@ -47,7 +47,8 @@ flags.DEFINE_integer("tensors", 1, "Of `step`: how many the parameters lie in, o
 flags.DEFINE_enum("shapes_of", None, train_step.MODELS,
                   "Of `step`: the tensors of this model, in place of vectors of --parameters.",
                   flag_values=OPTIONS)
-flags.DEFINE_string("weights", "default", "Of `step`: of HierarchicalLOpt.", flag_values=OPTIONS)
+flags.DEFINE_string("weights", "default", "Of `step`: what LearnedOpt takes, or a kind of networks "
+                    "with its start values.", flag_values=OPTIONS)
 flags.DEFINE_enum("state_dtype", "float32", ["float32", "bfloat16"], "Of `step`.",
                   flag_values=OPTIONS)
 flags.DEFINE_bool("jit_compile", False, "Of `step`: that of HierarchicalLOpt, on PyTorch.",
@@ -87,9 +88,13 @@ def _main_step() -> int:
     import keras
 
     from eval.benchmark import step_cost
-    from hrnn_opt import HierarchicalLOpt
+    from hrnn_opt import LearnedOpt
+    from hrnn_opt.registry import config_from_dict, kinds, network_of
 
-    cli.check_weights(OPTIONS.weights)
+    if OPTIONS.weights in kinds():
+        weights = network_of(config_from_dict({"kind": OPTIONS.weights}))
+    else:
+        weights = cli.check_weights(OPTIONS.weights)
     if OPTIONS.shapes_of:
         model = train_step.build_model(OPTIONS.shapes_of)
         shapes = [tuple(variable.shape) for variable in model.trainable_variables]
@@ -99,9 +104,9 @@ def _main_step() -> int:
         except ValueError as error:
             raise cli.UsageError(str(error)) from None
     costs = step_cost.measure({
-        "ours": lambda: HierarchicalLOpt(
-            OPTIONS.weights, state_dtype=OPTIONS.state_dtype, jit_compile=OPTIONS.jit_compile,
-            seed=0),
+        "ours": lambda: LearnedOpt(
+            weights, state_dtype=OPTIONS.state_dtype, jit_compile=OPTIONS.jit_compile, seed=0,
+            num_steps=1000),
         "adam": lambda: keras.optimizers.Adam(1e-3),
     }, shapes, OPTIONS.repeats)
     rate, adam_rate = (
