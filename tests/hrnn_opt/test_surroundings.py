@@ -164,3 +164,21 @@ def test_what_is_missing_is_said():
     for wrong in (0, 2.5, True):
         with pytest.raises(ValueError, match="`num_steps` must be an integer of at least 1"):
             LearnedOpt(network(), num_steps=wrong)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
+def test_two_replicas_see_the_loss_of_the_whole_batch():
+    import tensorflow as tf
+
+    def trained_by(strategy):
+        with strategy.scope():
+            ours = model(optimizer=LearnedOpt(network()), jit_compile=False)
+        x, y = data(24)
+        ours.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        assert ours.optimizer.num_steps == STEPS
+        return values([*ours.trainable_weights, ours.optimizer._state_variables["loss_means"]])
+
+    cpus = [device.name for device in tf.config.list_logical_devices("CPU")]
+    assert_close(
+        trained_by(tf.distribute.MirroredStrategy(cpus)),
+        trained_by(tf.distribute.get_strategy()), 1e-4)
