@@ -155,6 +155,9 @@ class TrainConfig:
             raise ValueError(
                 f"`trainable` must be a regular expression, got {self.trainable!r} ({error})."
             ) from None
+        kind = kinds()[self.network_config.kind]
+        check("horizon", self.horizon == "known" or "horizon" not in kind.needs,
+              f"'known' for the kind {kind.Config.NAME!r}, which reads the number of steps")
         check("start", self.start in (starts := kinds()[self.network_config.kind].starts),
               f"one of {sorted(starts)} for this network")
 

@@ -26,9 +26,13 @@ def network(kind=VeLO):
     return made
 
 
-def trained_by_fit(optimizer, epochs=2, **arguments):
-    """A model after six batches in `fit`, and its optimizer's averages of the loss."""
-    ours = model(optimizer=optimizer, jit_compile=False)
+# Where tracing a step takes longer than taking some.
+EAGERLY = BACKEND == "tensorflow"
+
+
+def trained_by_fit(optimizer, epochs=2, eagerly=EAGERLY, **arguments):
+    """A model after six batches in `fit`."""
+    ours = model(optimizer=optimizer, jit_compile=False, run_eagerly=eagerly)
     x, y = data(24)
     ours.fit(x, y, batch_size=8, epochs=epochs, shuffle=False, verbose=0, **arguments)
     return ours
@@ -93,7 +97,7 @@ STEP = {"jax": jax_step, "tensorflow": tensorflow_step, "torch": torch_step}
 
 @pytest.mark.parametrize("kind", [VeLO, Celo])
 def test_fit_shows_the_loss_and_the_number_of_steps(kind):
-    ours = trained_by_fit(LearnedOpt(network(kind)))
+    ours = trained_by_fit(LearnedOpt(network(kind)), eagerly=EAGERLY and kind is Celo)
     assert ours.optimizer.num_steps == STEPS
     assert int(ops.convert_to_numpy(ours.optimizer.state()["losses"])) == STEPS
     loop = in_a_loop(told := LearnedOpt(network(kind), num_steps=STEPS), given=True)
@@ -113,11 +117,11 @@ def test_what_fit_says_is_kept():
     ours = trained_by_fit(LearnedOpt(network()), epochs=1)
     assert ours.optimizer.num_steps == 3
     x, y = data(24)
-    ours.fit(x, y, batch_size=8, epochs=4, verbose=0)
+    ours.fit(x, y, batch_size=8, epochs=2, verbose=0)
     assert LearnedOpt.from_config(ours.optimizer.get_config()).num_steps == 3
     assert trained_by_fit(LearnedOpt(network(), num_steps=50)).optimizer.num_steps == 50
-    resumed = trained_by_fit(LearnedOpt(network()), epochs=5, initial_epoch=3)
-    assert resumed.optimizer.num_steps == 6
+    resumed = trained_by_fit(LearnedOpt(network()), epochs=4, initial_epoch=3)
+    assert resumed.optimizer.num_steps == 3
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -126,7 +130,7 @@ def test_fit_on_a_generator_must_be_told():
         while True:
             yield data(8)
 
-    ours = model(optimizer=LearnedOpt(network()), jit_compile=False)
+    ours = model(optimizer=LearnedOpt(network()), jit_compile=False, run_eagerly=EAGERLY)
     ours.fit(batches(), steps_per_epoch=2, epochs=2, verbose=0)
     assert ours.optimizer.num_steps == 4
 
@@ -135,7 +139,7 @@ def test_gradient_accumulation_averages_the_loss():
     ours = trained_by_fit(
         LearnedOpt(network(), gradient_accumulation_steps=3, learning_rate=0.0)).optimizer
     plain = model(optimizer=LearnedOpt(network(), num_steps=2, learning_rate=0.0),
-                  jit_compile=False)
+                  jit_compile=False, run_eagerly=EAGERLY)
     x, y = data(24)
     plain.fit(x, y, batch_size=24, epochs=2, shuffle=False, verbose=0)
     assert ours.num_steps == 6
@@ -172,13 +176,14 @@ def test_two_replicas_see_the_loss_of_the_whole_batch():
 
     def trained_by(strategy):
         with strategy.scope():
-            ours = model(optimizer=LearnedOpt(network()), jit_compile=False)
+            # Steps of this network are chaotic: rounding would be seen in them, and not the loss.
+            ours = model(optimizer=LearnedOpt(network(), learning_rate=0.0), jit_compile=False)
         x, y = data(24)
         ours.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
         assert ours.optimizer.num_steps == STEPS
-        return values([*ours.trainable_weights, ours.optimizer._state_variables["loss_means"]])
+        return [loss_means(ours.optimizer)]
 
     cpus = [device.name for device in tf.config.list_logical_devices("CPU")]
     assert_close(
         trained_by(tf.distribute.MirroredStrategy(cpus)),
-        trained_by(tf.distribute.get_strategy()), 1e-4)
+        trained_by(tf.distribute.get_strategy()), 1e-5)
