@@ -38,7 +38,7 @@ flags.DEFINE_string(
 flags.DEFINE_integer("processes", 1, "Number of processes, with --coordinator.")
 flags.DEFINE_integer("process", 0, "Number of this process, with --coordinator.")
 flags.DEFINE_list(
-    "modules", [], "Python modules to import first: they may add problems and suites.")
+    "modules", [], "Python modules to import first: they may add problems, suites and kinds of networks.")
 flags.DEFINE_string("config", "", "A config.json to repeat; the other flags change it.")
 
 _TYPES = {
@@ -107,6 +107,9 @@ def main(argv: list[str]) -> int:
         print(f"python -m train: unknown argument {argv[1]!r}.", file=sys.stderr)
         return 2
     try:
+        # Before the config, which may name what they register.
+        for module in FLAGS.modules:
+            importlib.import_module(module)
         config = config_from_flags()
     except (ValueError, OSError) as error:
         print(f"python -m train: {error}", file=sys.stderr)
@@ -125,8 +128,6 @@ def main(argv: list[str]) -> int:
         jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
     from train import run
 
-    for module in FLAGS.modules:
-        importlib.import_module(module)
     started = time.monotonic()
     limit = FLAGS.minutes * 60
 

@@ -489,7 +489,9 @@ class LearnedOpt(keras.optimizers.Optimizer):
                 parameters = parameters + offset
         progress = None
         if "progress" in self._needs and self.num_steps is not None:
-            progress = ops.cast(self.iterations, "float32") / self._steps_in_all(self.num_steps)
+            # Of steps that were taken, as networks that count for themselves have it.
+            taken = self.iterations - ops.cast(self.skipped_steps, self.iterations.dtype)
+            progress = ops.cast(taken, "float32") / self._steps_in_all(self.num_steps)
         return Seen(
             gradient, parameters, loss=loss if "loss" in self._needs else None, progress=progress,
             offset=offset if "offset" in self._needs else None, horizon=self._horizon())

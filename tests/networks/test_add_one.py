@@ -43,6 +43,7 @@ def test_it_is_used_as_the_page_says(folder):
     assert (folder / "model.keras").exists()
 
 
+@pytest.mark.jax_only
 def test_it_passes_what_every_kind_must(folder):
     (command,) = re.findall(r"python -m (pytest .* -k) signed_momentum", PAGE)
     out = python(folder, "-m", *command.split(), f"signed_momentum and ({CHECKS})",
@@ -52,8 +53,6 @@ def test_it_passes_what_every_kind_must(folder):
     assert int(passed) >= 12 and "failed" not in out
 
 
-# Until `python -m train` imports the modules before it reads what the network is.
-@pytest.mark.xfail(strict=False)
 @pytest.mark.jax_only
 def test_it_is_meta_trained_by_the_pages_command(folder):
     (command,) = re.findall(r"^python (-m train .*)$", PAGE, re.MULTILINE)
