@@ -38,7 +38,8 @@ flags.DEFINE_string(
 flags.DEFINE_integer("processes", 1, "Number of processes, with --coordinator.")
 flags.DEFINE_integer("process", 0, "Number of this process, with --coordinator.")
 flags.DEFINE_list(
-    "modules", [], "Python modules to import first: they may add problems, suites and kinds of networks.")
+    "modules", [], "Python modules to import first: they may add problems, suites and kinds of "
+    "networks.")
 flags.DEFINE_string("config", "", "A config.json to repeat; the other flags change it.")
 
 _TYPES = {
