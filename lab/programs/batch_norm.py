@@ -1,5 +1,5 @@
 """Evaluation of a network with batch normalization, as it is and with statistics taken anew: page
-38.
+40.
 
 `python -m lab.programs.batch_norm MNIST`: some ten minutes on a core; writes
 `docs/batch_norm.png` and prints the medians of three seeds.
