@@ -64,6 +64,69 @@ class Optax(keras.optimizers.Optimizer):
             self.assign(leaf, value)
 
 
+class Torch(keras.optimizers.Optimizer):
+    """An optimizer of PyTorch as one of Keras, on the JAX backend.
+
+    Its steps run on the host, in an ordered callback: inside compiled programs and `lax.scan` too,
+    but not under `vmap`. Its state is not among the Keras optimizer's variables; step 0 makes it
+    anew. The time of a step includes the way there and back.
+
+    Args:
+        make: gives the PyTorch optimizer of a list of tensors.
+        learning_rate: of all its groups, set at each step.
+
+    Raises:
+        RuntimeError: at a first step that is not step 0, as after a restart: the state is gone.
+    """
+
+    def __init__(self, make: Callable[[list[Any]], Any], learning_rate: Any, **kwargs: Any) -> None:
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        self._make, self._inner = make, None
+
+    def _backend_update_step(
+        self, grads: list[Any], trainable_variables: list[keras.Variable], learning_rate: Any
+    ) -> None:
+        import jax
+        from jax.experimental import io_callback
+
+        values = [ops.convert_to_tensor(variable) for variable in trainable_variables]
+        shapes = [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in values]
+        found = io_callback(
+            self._host_step, shapes, self.iterations.value, ops.convert_to_tensor(learning_rate),
+            list(grads), values, ordered=True)
+        for variable, value in zip(trainable_variables, found):
+            self.assign(variable, value)
+
+    def _host_step(self, step: Any, rate: Any, grads: list[Any], values: list[Any]) -> list[Any]:
+        """The values after a step; all arguments are arrays."""
+        import numpy as np
+        import torch
+
+        if int(step) == 0:
+            self._tensors = [torch.tensor(np.array(value)) for value in values]
+            self._inner = self._make(self._tensors)
+        if self._inner is None:
+            raise RuntimeError(f"an optimizer of PyTorch cannot go on at step {int(step)}: its "
+                               "state was not kept.")
+        for tensor, value, grad in zip(self._tensors, values, grads):
+            tensor.copy_(torch.tensor(np.array(value)))
+            tensor.grad = torch.tensor(np.array(grad))
+        for group in self._inner.param_groups:
+            group["lr"] = float(rate)
+        self._inner.step()
+        return [tensor.numpy().copy() for tensor in self._tensors]
+
+
+def _soap(learning_rate: Any = 0.003, **settings: Any) -> Torch:
+    def make(tensors: list[Any]) -> Any:
+        from pytorch_optimizer import SOAP
+
+        # A convnet's last layer has thousands of rows: their axes would take a minute a turn.
+        return SOAP(tensors, max_precondition_dim=1024)
+
+    return Torch(make, learning_rate, **settings)
+
+
 def _of_optax(name: str) -> Builder:
     def build(**settings: Any) -> Optax:
         import optax
@@ -86,7 +149,7 @@ UNTUNED: dict[str, Builder] = {
     "prodigy": _of_optax("prodigy"),
     "dadapt": _of_optax("dadapt_adamw"),
 }
-JAX_ONLY = ("prodigy", "dadapt")
+JAX_ONLY = ("prodigy", "dadapt", "soap")
 # What switches choose among, and the switches, as they come: none of them is tuned.
 MOMENTA = (0.5, 0.9, 0.99)
 FIXED: dict[str, Builder] = {
@@ -133,9 +196,31 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "switch_mixed": ("adam", "rmsprop", "sgd"),
     "switch_rule": ("adam", "rule"),
 }
+# The baselines of today, tuned or as they come, and where each is from. SOAP is in no library for
+# JAX; so that it runs on the same gradients as all others, PyTorch's is called from there.
+TODAY: dict[str, Builder] = {
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "schedule_free": ScheduleFree,
+    "prodigy": UNTUNED["prodigy"],
+    "muon": keras.optimizers.Muon,
+    "soap": _soap,
+}
+LIBRARIES = {
+    "adam": ("keras", "keras.optimizers.Adam"),
+    "adamw": ("keras", "keras.optimizers.AdamW"),
+    "schedule_free": ("keras", "keras.optimizers.ScheduleFreeAdamW"),
+    "prodigy": ("optax", "optax.contrib.prodigy"),
+    "muon": ("keras", "keras.optimizers.Muon"),
+    "soap": ("pytorch-optimizer", "pytorch_optimizer.SOAP, max_precondition_dim=1024"),
+}
+# Of the rates that are tuned. Prodigy's multiplies the one that it finds itself, 1 as it comes,
+# where others' grid of 1e-4 to 1 has 1e-2 in its middle.
+RATE_FACTORS = {"prodigy": 100.0}
 LEARNED = "hrnn"
 LEARNED_SETTINGS = ("weights", "initial_learning_rate", "state_dtype")
-OPTIMIZERS = (LEARNED, *TUNED, *UNTUNED, *FIXED, *SWITCHES)
+OPTIMIZERS = tuple(dict.fromkeys(
+    (LEARNED, *TUNED, *UNTUNED, *FIXED, *SWITCHES, *TODAY)))
 SCHEDULES = ("constant", "cosine")
 
 
@@ -163,4 +248,4 @@ def build(name: str, *, learning_rate: float | None, schedule: str, steps: int,
         from hrnn_opt import LearnedOpt
 
         return LearnedOpt(**settings)
-    return {**TUNED, **UNTUNED, **FIXED, **SWITCHES}[name](**settings)
+    return {**TUNED, **UNTUNED, **FIXED, **SWITCHES, **TODAY}[name](**settings)

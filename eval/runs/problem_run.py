@@ -140,26 +140,49 @@ def training(problem: Any, variables: list[Any], optimizer: Any, every: int, poi
     """A function of a run's key, instance, start and optimizer state that gives its curve."""
     import jax
 
-    from eval.runs.jax_session import final_values
-
-    model = SimpleNamespace(trainable_variables=variables)
+    advance, evaluate = parts(problem, variables, optimizer, every)
 
     def train(key: Any, instance: Any, start: Any, state: Any) -> Any:
         first = problem.objective(start, instance)
 
+        def point(carry: Any, number: Any) -> tuple[Any, Any]:
+            carry = advance(key, instance, carry, number)
+            return carry, evaluate(instance, carry) / first
+
+        return jax.lax.scan(point, (list(start), state), jax.numpy.arange(points))[1]
+
+    return train
+
+
+def parts(problem: Any, variables: list[Any], optimizer: Any, every: int) -> tuple[Any, Any]:
+    """What a run is made of, to be compiled.
+
+    Args:
+        problem: what is trained.
+        variables, optimizer: as `built` gives them.
+        every: steps of a part.
+
+    Returns:
+        `advance(key, instance, (values, state), number)`, the values and state after that part's
+        steps, and `evaluate(instance, (values, state))`, the objective of what would be kept.
+    """
+    import jax
+
+    from eval.runs.jax_session import final_values
+
+    model = SimpleNamespace(trainable_variables=variables)
+
+    def advance(key: Any, instance: Any, carry: Any, number: Any) -> Any:
         def step(carry: Any, batch: Any) -> tuple[Any, None]:
             values, state = carry
             gradient = problem.gradient(tuple(values), instance, batch)
             return optimizer.stateless_apply(state, list(gradient), values), None
 
-        def point(carry: Any, number: Any) -> tuple[Any, Any]:
-            batches = problem.batches(
-                jax.random.fold_in(jax.random.wrap_key_data(key), 2), number * every, every,
-                instance)
-            carry, _ = jax.lax.scan(step, carry, batches)
-            found = tuple(final_values(model, optimizer, *carry))
-            return carry, problem.objective(found, instance) / first
+        batches = problem.batches(
+            jax.random.fold_in(jax.random.wrap_key_data(key), 2), number * every, every, instance)
+        return jax.lax.scan(step, carry, batches)[0]
 
-        return jax.lax.scan(point, (list(start), state), jax.numpy.arange(points))[1]
+    def evaluate(instance: Any, carry: Any) -> Any:
+        return problem.objective(tuple(final_values(model, optimizer, *carry)), instance)
 
-    return train
+    return advance, evaluate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import keras
@@ -61,7 +62,9 @@ def train(model: keras.Model, optimizer: keras.optimizers.Optimizer, data: Data,
 
     Returns:
         `final_training_loss`, the mean over the whole training set (None if diverged);
-        `test_accuracy` (likewise); `curve`, pairs of step and training loss; `diverged`; `seconds`.
+        `test_accuracy` (likewise); `curve`, pairs of step and training loss; `diverged`;
+        `step_seconds`, the median over spans of steps of the seconds of a step, without the first,
+        which compiles, and without evaluations (None for one step); `seconds` of all.
     """
     began = time.perf_counter()
     optimizer.build(model.trainable_variables)
@@ -71,17 +74,27 @@ def train(model: keras.Model, optimizer: keras.optimizers.Optimizer, data: Data,
     curve: list[list[float]] = []
     diverged = False
     evaluations = set(evaluation_steps(steps))
+    spans: list[float] = []
+    since, at = 1, 0.0
     for done in range(1, steps + 1):
         session.step()
+        watched = done in evaluations or done % CHECK_EVERY == 0
+        if done == 1 or watched:
+            # Waits for the step.
+            last = session.loss()
+            if done > since:
+                spans.append((time.perf_counter() - at) / (done - since))
         if done in evaluations:
             loss, _ = session.evaluate(data.x_train, data.y_train)
             diverged = not math.isfinite(loss)
             if not diverged:
                 curve.append([done, loss])
         elif done % CHECK_EVERY == 0:
-            diverged = not math.isfinite(session.loss())
+            diverged = not math.isfinite(last)
         if on_progress and (done % CHECK_EVERY == 0 or done == steps):
             on_progress(done)
+        if done == 1 or watched:
+            since, at = done, time.perf_counter()
         if diverged:
             break
     accuracy = None
@@ -93,5 +106,6 @@ def train(model: keras.Model, optimizer: keras.optimizers.Optimizer, data: Data,
         "test_accuracy": accuracy,
         "curve": curve,
         "diverged": diverged,
+        "step_seconds": float(f"{median(spans):.3g}") if spans else None,
         "seconds": round(time.perf_counter() - began, 2),
     }

@@ -43,6 +43,58 @@ def test_optimizers_of_optax_step_as_optax_does(name, function):
         assert np.abs(ours - start).max() > 1e-6
 
 
+def test_soap_steps_as_pytorch_does_and_starts_anew():
+    torch = pytest.importorskip("torch")
+    from pytorch_optimizer import SOAP
+
+    variables = [keras.Variable(value) for value in START]
+    optimizer = optimizers.build("soap", learning_rate=0.1, schedule="cosine", steps=30)
+    optimizer.build(variables)
+
+    @jax.jit
+    def run(values, state):
+        def step(carry, _):
+            return optimizer.stateless_apply(carry[1], gradients(carry[0]), carry[0]), None
+
+        return jax.lax.scan(step, (values, state), length=30)[0]
+
+    state = [variable.value for variable in optimizer.variables]
+    tensors = [torch.tensor(value) for value in START]
+    theirs = SOAP(tensors)
+    for step in range(30):
+        theirs.param_groups[0]["lr"] = 0.05 * (1 + np.cos(np.pi * step / 30))
+        for tensor, scale in zip(tensors, SCALES):
+            tensor.grad = torch.tensor(scale) * tensor
+        theirs.step()
+    # The second time says that nothing of the first is left on the host.
+    for _ in range(2):
+        values, after = run(START, state)
+        for ours, expected, start in zip(values, tensors, START):
+            np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-4)
+            assert np.abs(ours - start).max() > 1e-2
+    # An optimizer that did not begin has nothing to go on from.
+    optimizer._inner = None
+    with pytest.raises(Exception, match="cannot go on at step 30"):
+        jax.block_until_ready(run(values, after))
+
+
+@pytest.mark.parametrize("name", optimizers.TODAY)
+def test_baselines_of_today_go_by_the_rate_and_say_where_they_are_from(name):
+    def moved(rate):
+        rate *= optimizers.RATE_FACTORS.get(name, 1.0)
+        variables = [keras.Variable(value) for value in START]
+        optimizer = optimizers.build(name, learning_rate=rate, schedule="constant", steps=1)
+        optimizer.build(variables)
+        values, state = START, [variable.value for variable in optimizer.variables]
+        for _ in range(3):
+            values, state = optimizer.stateless_apply(state, gradients(values), values)
+        return max(np.abs(a - b).max() for a, b in zip(values, START))
+
+    assert moved(1e-2) > 5 * moved(1e-3) > 0
+    library, path = optimizers.LIBRARIES[name]
+    assert path.startswith(library.replace("-", "_"))
+
+
 def test_schedule_free_is_evaluated_at_the_average():
     variables = [keras.Variable(value) for value in START]
     optimizer = optimizers.ScheduleFree(learning_rate=0.1)

@@ -173,3 +173,29 @@ def test_the_manual_is_a_text_whose_targets_are_the_next_characters():
     assert text.x_test.shape == (10, 8)
     np.testing.assert_array_equal(text.x_train.ravel()[1:], text.y_train.ravel()[:-1])
     assert text.y_train.max() < 128
+
+
+def test_the_seconds_of_a_step_are_without_compiling_and_evaluations(digits, monkeypatch):
+    now = [0.0]
+
+    class Session:
+        steps = 0
+
+        def step(self):
+            now[0] += 0.5 if self.steps else 100.0
+            self.steps += 1
+
+        def loss(self):
+            return 1.0
+
+        def evaluate(self, x, y):
+            now[0] += 50.0
+            return 1.0, 0.5
+
+        def finish(self):
+            pass
+
+    monkeypatch.setattr(runner.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(runner.sessions, "start", lambda *arguments: Session())
+    assert train(digits, steps=350)[2]["step_seconds"] == 0.5
+    assert train(digits, steps=1)[2]["step_seconds"] is None
