@@ -24,6 +24,7 @@ COMMANDS = {
     "switch": "greedy switches beside each of their candidates alone",
     "tune": "search the learning rates of hand-designed optimizers",
     "table": "the learned optimizer beside the best tuned ones",
+    "compare": "weights beside the baselines of today, tuned and untuned: time to a target",
     "learned": "weights beside those they started from, on tasks that they never saw",
     "robustness": "train from many learning rates: does it ever diverge?",
     "figure": "one of the paper's figures",

@@ -1,0 +1,262 @@
+"""Weights, untuned, beside the baselines of today, tuned and untuned: time to a target.
+
+The tasks are ten problems that nothing was chosen on (suite small_real_valid) and, with --data_dir,
+four networks on MNIST. The baselines are Adam, AdamW, schedule-free AdamW, Prodigy, Muon and SOAP;
+for each task, each of them has the same number of runs to choose its rate by, at a constant rate
+and at one that falls by a cosine. A task's target is the lowest median loss that tuned baselines
+have after three quarters of the steps. Measured are steps and seconds to the target, final losses
+and, where there is one, accuracy on other data; performance profiles are over all tasks.
+
+Results go to the store, so that a run that was killed goes on where it was. --out gets compare.md,
+compare.json and compare.png. What is behind stands first.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import math
+import platform
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from eval.commands import cli
+from eval.runs import contest, optimizers, targets
+from eval.runs.contest import BUDGETS, MEASURES, TUNED, UNTUNED
+from eval.runs.results import shown
+from eval.runs.store import Store, write_json, write_text
+from eval.runs.suite_run import tasks
+from eval.runs.workers import Workers
+
+OPTIONS = flags.FlagValues()
+flags.DEFINE_enum("budget", "small", list(BUDGETS), "How much is run.", flag_values=OPTIONS)
+flags.DEFINE_list("weights", ["rule"], "Names or paths of weights.", flag_values=OPTIONS)
+flags.DEFINE_string("data_dir", None, "Folder of the four MNIST files, as downloaded. Without it "
+                    "there is the suite alone.", flag_values=OPTIONS)
+flags.DEFINE_integer("processes", 1, "Runs at a time; with more than one, seconds are those of "
+                     "runs that share a machine.", lower_bound=1, flag_values=OPTIONS)
+flags.DEFINE_string("out", "runs/compare", "Folder for compare.md, .json and .png.",
+                    flag_values=OPTIONS)
+cli.define_store(OPTIONS)
+cli.define_json(OPTIONS)
+
+# Ratios that the profiles are drawn at.
+WITHIN = np.geomspace(1, 16, 81)
+TIMES = ("steps", "seconds")
+# By group of tasks: what was seen of it by whoever chose the constants of `rule`, and for what.
+LOOKED_AT = {
+    "MNIST": "axes, averaging, bound, width, delay, target and rate of alignment were chosen in "
+             "sight of it (the card of `rule`; lab/16 to lab/33), seeds 0 to 2",
+    contest.SUITE: "nothing was chosen on it",
+}
+
+
+def contest_tasks(budget: contest.Budget, suite_store: Store, image_store: Store | None,
+                  ) -> list[contest.Task]:
+    """The tasks of a budget; without a store of images, those of the suite."""
+    numbers = budget.numbers or tuple(range(len(tasks(contest.SUITE))))
+    found: list[contest.Task] = [
+        contest.SuiteTask(contest.SUITE, number, budget.suite_steps, suite_store)
+        for number in numbers]
+    if image_store:
+        found += [
+            contest.ImageTask(
+                network, budget.conv_steps if network.startswith("conv") else budget.steps,
+                image_store) for network in budget.networks]
+    return found
+
+
+def report(found: list[dict[str, Any]], weights: list[str], budget: str) -> dict[str, Any]:
+    """All that JSON has, from what `contest.measure` gave for each task."""
+    names = [contest.Entry(optimizers.LEARNED, weights=name).name for name in weights]
+    return {
+        "budget": budget, "weights": names, "processor": platform.machine(),
+        "libraries": {
+            name: {"from": path, "version": f"{library} {importlib.metadata.version(library)}"}
+            for name, (library, path) in optimizers.LIBRARIES.items()},
+        "comparisons": {name: contest.comparisons(found, name) for name in names},
+        "within": [round(float(x), 4) for x in WITHIN],
+        "profiles": {
+            group: {measure: contest.profiles(found, group, measure, WITHIN) for measure in TIMES}
+            for group in (UNTUNED, TUNED)},
+        "tasks": found,
+    }
+
+
+def markdown(record: dict[str, Any], command: str) -> str:
+    """The report as a page."""
+    parts = [f"# Time to a target, budget `{record['budget']}`", f"`{command}`"]
+    for name, rows in record["comparisons"].items():
+        parts += [f"## Where `{name}` is behind", *_behind(rows)]
+    parts += ["## Scores", (
+        "Of steps, and of seconds, to the target: the mean height of the performance profile "
+        f"from 1 to {targets.LARGEST_RATIO:g} times the fastest, 1 for who is fastest everywhere; "
+        "in brackets from the 5th to the 95th percentile, tasks and seeds drawn anew. The "
+        "weights have no tuning in either table.")]
+    for group, measures in record["profiles"].items():
+        parts.append(_scores(group, measures, len(record["tasks"])))
+    parts.append("![Performance profiles](compare.png)")
+    for task in record["tasks"]:
+        parts += [f"## {task['name']} ({task['group']}, {task['steps']:,} steps)", (
+            f"Target: {shown(task['target'], missing='none')}, set by {task['target_from']}. "
+            "Medians over seeds, and the lowest and highest."), _entries(task)]
+    parts += ["## What was looked at", _table(
+        ["tasks", "in choosing `rule`", "in choosing the baselines' rates"],
+        [[group, LOOKED_AT[group], "other seeds of the same tasks"]
+         for group in dict.fromkeys(task["group"] for task in record["tasks"])])]
+    parts += ["## Protocol", _protocol(record["budget"]), _table(
+        ["baseline", "from", "version"],
+        [[name, f"`{one['from']}`", one["version"]]
+         for name, one in record["libraries"].items()])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _behind(rows: list[dict[str, Any]]) -> list[str]:
+    counts = []
+    for group in (UNTUNED, TUNED):
+        for measure, title in MEASURES.items():
+            of_one = [row for row in rows if (row["group"], row["measure"]) == (group, measure)]
+            if of_one:
+                behind = sum(row["behind"] for row in of_one)
+                counts.append([f"best {group}", title, f"{behind} of {len(of_one)}"])
+    lines = [[row["task"], MEASURES[row["measure"]], f"{row['other']} ({row['group']})",
+              shown(row["ours"], missing="not reached"), shown(row["theirs"]),
+              shown(row["ratio"], ".2f", "-")] for row in rows if row["behind"]]
+    listed = _table(["task", "by", "best other", "its own", "the other's", "ratio"], lines)
+    return [_table(["beside, on each task", "by", "behind on"], counts),
+            listed if lines else "It is behind nowhere."]
+
+
+def _scores(group: str, measures: dict[str, dict[str, Any]], count: int) -> str:
+    def cell(one: dict[str, Any] | None) -> str:
+        if one is None:
+            return "not timed"
+        low, high = one["interval"]
+        return f"{one['score']:.2f} ({low:.2f} to {high:.2f})"
+
+    steps, seconds = (measures[measure] for measure in TIMES)
+    order = sorted(steps, key=lambda name: -steps[name]["score"])
+    return _table(
+        [f"weights, and {group} baselines", "steps", "seconds", "target reached"],
+        [[name, cell(steps[name]), cell(seconds.get(name)),
+          f"{steps[name]['reached']} of {count}"] for name in order])
+
+
+def _entries(task: dict[str, Any]) -> str:
+    def spread(values: list[float | None] | None, form: str, missing: str) -> str:
+        if values is None:
+            return "-"
+        # What was not reached, or diverged, is the highest.
+        ordered = sorted(values, key=lambda y: math.inf if y is None else y)
+        low, middle, high = (shown(y, form, missing)
+                             for y in (ordered[0], ordered[len(ordered) // 2], ordered[-1]))
+        return middle if low == high else f"{middle} ({low} to {high})"
+
+    lines = []
+    for name, row in task["entries"].items():
+        rate = shown(row["learning_rate"], "g", "its own")
+        lines.append([
+            name, row["group"], f"{rate}, edge" if row["at_edge"] else rate,
+            spread(row["steps"], ",.0f", "not reached"),
+            spread(row["seconds"], ".3g", "not reached"),
+            spread(row["losses"], "#.3g", "diverged"),
+            spread(row["accuracies"], ".4f", "diverged"),
+            "-" if row["step_seconds"] is None else f"{1000 * row['step_seconds']:.3g}"])
+    return _table(["optimizer", "", "rate", "steps", "seconds", "final loss", "test accuracy",
+                   "ms a step"], lines)
+
+
+def _protocol(name: str) -> str:
+    budget = BUDGETS[name]
+    rates = ", ".join(f"{rate:g}" for rate in budget.rates)
+    factors = "; ".join(f"{one}'s are {factor:g} times these"
+                        for one, factor in optimizers.RATE_FACTORS.items())
+    runs = len(budget.rates) * len(optimizers.SCHEDULES) * budget.tuning_seeds
+    return (
+        f"Rates: {rates} ({factors}), fixed beforehand; each baseline has {runs} runs a task to "
+        f"choose by, the lowest final training loss ({budget.tuning_seeds} a rate and schedule, "
+        "on seeds that are not shown). A constant rate and a cosine count as two entries. `edge`: "
+        "the best rate is the grid's lowest or highest. A target is the lowest median loss of the "
+        f"tuned baselines at their last point up to {targets.TARGET_SHARE:g} of the steps. "
+        f"{budget.seeds} seeds are shown. Losses of {contest.SUITE} are on training data relative "
+        "to the start, and it has no other data; those of MNIST are cross entropies on the "
+        "training set. Steps to the target are read off a line through the points of a curve on "
+        "log axes. Seconds are steps times the median seconds of a step in the same runs, "
+        "without compiling and evaluation. SOAP's steps run in PyTorch and are called from JAX: "
+        "their seconds are shown, and not compared.")
+
+
+def _table(header: list[str], lines: list[list[str]]) -> str:
+    return "\n".join(
+        f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *lines])
+
+
+def plot(record: dict[str, Any], path: Path) -> None:
+    """The profiles: a row for steps and one for seconds, a column for each group."""
+    from eval.figures import pictures
+
+    figure, axes = pictures.panels(2, 2, width=5.2, sharex=True, sharey=True)
+    colours = dict(zip(optimizers.TODAY, pictures.QUIET))
+    for column, (group, measures) in zip(axes.T, record["profiles"].items()):
+        for axis, measure in zip(column, TIMES):
+            for name, one in measures[measure].items():
+                ours = name in record["weights"]
+                axis.step(
+                    record["within"], one["profile"], where="post", label=name,
+                    color=pictures.VERMILION if ours else colours[name.split(",")[0]],
+                    linestyle="--" if name.endswith("constant") else "-",
+                    linewidth=2.2 if ours else 1.3, zorder=3 if ours else 2)
+            axis.set(xscale="log", ylim=(-0.02, 1.02), title=f"{measure}, beside {group}")
+        column[0].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+        column[-1].set_xlabel("times the fastest one's")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("share of tasks")
+    pictures.save(figure, path)
+
+
+def command(options: flags.FlagValues) -> str:
+    """The command that gives the same."""
+    parts = [f"KERAS_BACKEND=jax python -m eval compare --budget {options.budget} "
+             f"--weights {','.join(options.weights)}"]
+    if options.processes > 1:
+        parts.append(f"--processes {options.processes}")
+    if options.data_dir:
+        parts.append("--data_dir MNIST")
+    return " ".join(parts)
+
+
+def main(argv: list[str]) -> None:
+    """The command line."""
+    cli.no_arguments(argv)
+    cli.need_jax()
+    for name in OPTIONS.weights:
+        cli.check_weights(name)
+    if not OPTIONS.weights:
+        raise cli.UsageError("--weights must name at least one")
+    if importlib.util.find_spec("pytorch_optimizer") is None:
+        raise cli.UsageError("SOAP needs `pip install torch pytorch-optimizer`")
+    budget = BUDGETS[OPTIONS.budget]
+    images = cli.load_data(OPTIONS) if OPTIONS.data_dir else None
+    if images and budget.examples:
+        images = images.part(min(budget.examples, len(images.y_train)))
+    # One pool for the data of each store: it is started anew where they change.
+    with Workers(OPTIONS.processes, Path(OPTIONS.store) / "compiled") as workers:
+        suite_store = Store(OPTIONS.store, SimpleNamespace(fingerprint=None), workers)
+        image_store = Store(OPTIONS.store, images, workers) if images else None
+        taking_part = contest.entries(OPTIONS.weights)
+        found = [contest.measure(task, taking_part, budget)
+                 for task in contest_tasks(budget, suite_store, image_store)]
+    record = report(found, OPTIONS.weights, OPTIONS.budget)
+    page = markdown(record, command(OPTIONS))
+    out = Path(OPTIONS.out)
+    write_json(out / "compare.json", record)
+    write_text(out / "compare.md", page)
+    plot(record, out / "compare.png")
+    if OPTIONS.json:
+        cli.print_json(record)
+    else:
+        print(page)
