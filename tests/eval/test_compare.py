@@ -1,0 +1,148 @@
+"""Weights beside the baselines of today."""
+
+import json
+import os
+
+import pytest
+
+if os.environ.get("KERAS_BACKEND") != "jax":
+    pytest.skip("needs the JAX backend", allow_module_level=True)
+
+import numpy as np
+
+from eval.__main__ import main
+from eval.commands import compare
+from eval.runs import contest, optimizers
+from eval.runs.suite_run import POINTS, SuiteRun
+
+
+@pytest.fixture
+def fake_suite_runs(monkeypatch, fake_runs):
+    """Training by a formula: losses fall as 1 / step, from a rate that is best at 0.01 (Prodigy's
+    at 1); the weights begin at a third of the best. Weights take twice as long for a step."""
+    runs = []
+
+    def execute(run, data):
+        runs.append(run)
+        rate = (run.learning_rate or 0.1) / optimizers.RATE_FACTORS.get(run.optimizer, 1)
+        size = 1 / 3 if run.weights else 10 ** abs(np.log10(rate / 0.01))
+        every = run.steps // POINTS
+        steps = [every * (i + 1) for i in range(POINTS)]
+        curves = [[size * (1 + 0.1 * k) / step if rate < 1 else None for step in steps]
+                  for k in range(run.instances)]
+        return {"steps_of_points": steps, "curves": curves, "seconds": 0.0,
+                "step_seconds": 2.0 if run.weights else 1.0, **run.configuration(data)}
+
+    # In this process, so that the formula is there.
+    monkeypatch.setattr(compare, "Workers", NoWorkers)
+    monkeypatch.setattr(SuiteRun, "execute", execute)
+    return runs
+
+
+class NoWorkers:
+    def __init__(self, *arguments):
+        pass
+
+    def __enter__(self):
+        return None
+
+    def __exit__(self, *exception):
+        pass
+
+
+def test_the_command(fake_suite_runs, fake_runs, data_dir, tmp_path, capsys):
+    flags = ["compare", "--budget=small", f"--store={tmp_path / 'store'}", f"--out={tmp_path}",
+             f"--data_dir={data_dir}"]
+    assert main([*flags, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads((tmp_path / "compare.json").read_text())
+    assert (tmp_path / "compare.png").stat().st_size > 1000
+    suite = [task for task in found["tasks"] if task["group"] == contest.SUITE]
+    assert len(suite) == 10 and len(found["tasks"]) == 14
+    for task in suite:
+        # Tuned baselines have 1.1 / step: at point 37 of 50.
+        assert task["target"] == pytest.approx(1.1 / 740, rel=1e-4)
+        assert task["entries"]["adam"]["learning_rate"] is None
+        for name in optimizers.TODAY:
+            for schedule in optimizers.SCHEDULES:
+                row = task["entries"][f"{name}, {schedule}"]
+                assert row["learning_rate"] == (1 if name == "prodigy" else 0.01)
+                assert not row["at_edge"]
+        ours = task["entries"]["rule"]
+        assert ours["steps"][1] == pytest.approx(740 / 3, rel=1e-4)
+        assert ours["seconds"][1] == pytest.approx(2 * 740 / 3, rel=1e-4)
+        assert task["entries"]["soap, cosine"]["seconds"] is None
+    # Equal budgets: as many runs to choose by for each baseline and schedule.
+    chosen_by = [run for run in fake_suite_runs if run.seed == contest.TUNING_INSTANCES]
+    assert len(chosen_by) == 10 * 12 * 5
+    assert {run.seed for run in fake_runs.runs if run.learning_rate} == {100, 0, 1, 2}
+    # The same again runs nothing.
+    before = len(fake_suite_runs), len(fake_runs.runs)
+    assert main(flags) == 0
+    assert (len(fake_suite_runs), len(fake_runs.runs)) == before
+    page = capsys.readouterr().out
+    assert page.index("Where `rule` is behind") < page.index("## Scores")
+    # The formula for images knows only rates: cosine halves its loss.
+    assert "| best tuned | final training loss | 4 of 14 |" in page
+    assert "| best untuned | final training loss | 0 of 14 |" in page
+    assert "| best tuned | steps to the target | 4 of 14 |" in page
+    assert (tmp_path / "compare.md").read_text() in page
+
+
+def row(group, steps, **others):
+    return {"group": group, "learning_rate": None, "at_edge": False, "steps": steps,
+            "seconds": None, "losses": [1.0, 1.0, 1.0], "accuracies": None,
+            "step_seconds": None, **others}
+
+
+def test_what_is_behind_by_most_stands_first():
+    tasks = [
+        {"name": "even", "entries": {"w": row("weights", [5, 5, None]),
+                                     "a": row("untuned", [9, 5, 5])}},
+        {"name": "behind", "entries": {"w": row("weights", [9, 6, 7]),
+                                       "a": row("untuned", [8, 8, 8]),
+                                       "b": row("untuned", [2, 3.5, 9])}},
+        {"name": "lost", "entries": {
+            "w": row("weights", [None, 6, None], accuracies=[0.9, 0.8, 0.9]),
+            "a": row("untuned", [9, 9, 9], accuracies=[0.95, 0.95, 0.7])}},
+        {"name": "nobody", "entries": {"w": row("weights", [None, 6, None]),
+                                       "a": row("untuned", [None, None, None])}},
+    ]
+    found = contest.comparisons(tasks, "w")
+    steps = [one for one in found if one["measure"] == "steps"]
+    assert [(one["task"], one["other"], one["ratio"], one["behind"]) for one in steps] == [
+        ("lost", "a", None, True), ("behind", "b", 2.0, True), ("even", "a", 1.0, False)]
+    (accuracy,) = [one for one in found if one["measure"] == "accuracies"]
+    assert accuracy["ratio"] == pytest.approx(2) and accuracy["behind"]
+    assert found[0]["task"] == "lost"
+
+
+def test_an_optimizer_that_never_finishes_sets_no_target():
+    class Task:
+        name, group, steps = "t", "g", 100
+
+        class store:
+            results = staticmethod(lambda runs, title="": list(runs))
+
+        def runs(self, entry, rate, count, tuning=False):
+            return [None] * count
+
+        def curves(self, results):
+            return contest.Curves(np.array([50, 100]), np.full((len(results), 2), np.inf))
+
+    found = contest.measure(Task(), contest.entries(["rule"]), contest.BUDGETS["small"])
+    assert found["target"] is None
+    assert all(one["steps"] == [None] * 3 for one in found["entries"].values())
+    assert contest.comparisons([found], "rule") == []
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--budget=huge"], "budget"),
+    (["--weights=nobody"], "`weights` must be one of"),
+    (["--weights="], "--weights must name at least one"),
+    (["--processes=0"], "processes"),
+    (["--data_dir=nowhere"], "--data_dir"),
+])
+def test_what_cannot_be_run_is_refused(flags, message, capsys):
+    assert main(["compare", *flags]) == 2
+    assert message in capsys.readouterr().err
