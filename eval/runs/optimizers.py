@@ -121,7 +121,7 @@ def _soap(learning_rate: Any = 0.003, **settings: Any) -> Torch:
     def make(tensors: list[Any]) -> Any:
         from pytorch_optimizer import SOAP
 
-        # A convnet's last layer has thousands of rows: their axes would take a minute a turn.
+        # A convnet's last layer has thousands of rows, each to be an axis of that length.
         return SOAP(tensors, max_precondition_dim=1024)
 
     return Torch(make, learning_rate, **settings)
@@ -196,8 +196,8 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "switch_mixed": ("adam", "rmsprop", "sgd"),
     "switch_rule": ("adam", "rule"),
 }
-# The baselines of today, tuned or as they come, and where each is from. SOAP is in no library for
-# JAX; so that it runs on the same gradients as all others, PyTorch's is called from there.
+# The baselines of today, tuned or as they come, and where each is from. Neither Keras nor optax has
+# SOAP; so that it runs on the same gradients as all others, PyTorch's is called from JAX.
 TODAY: dict[str, Builder] = {
     "adam": keras.optimizers.Adam,
     "adamw": keras.optimizers.AdamW,

@@ -30,7 +30,7 @@ def test_the_help_lists_every_command(capsys):
 
 @pytest.mark.parametrize(
     "command", ["mnist", "tune", "table", "robustness", "curve", "lengths", "quickstart",
-                "figure", "report", "pack"])
+                "figure", "report", "pack", "compare", "ablate"])
 def test_each_command_has_help(capsys, command):
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
