@@ -152,8 +152,8 @@ def markdown(record: dict[str, Any], command: str) -> str:
     """The report as a page, the part that is missed least first."""
     count = len(record["tasks"])
     parts = [f"# `rule` without each of its parts, {record['steps']:,} steps", f"`{command}`", (
-        "Final loss without the part over that of the whole, geometric means over "
-        f"{count} tasks of `{record['suite']}` with a standard error either way; "
+        "Final loss without the part over that of the whole, geometric means over tasks of "
+        f"`{record['suite']}` ({count}) with a standard error either way; "
         f"{record['seeds']} seeds each.")]
     for way in (OWN, BEST):
         rows = sorted(record["without"].items(), key=lambda item: item[1][way]["mean"])

@@ -185,9 +185,9 @@ def _protocol(name: str) -> str:
         f"{budget.seeds} seeds are shown. Losses of {contest.SUITE} are on training data relative "
         "to the start, and it has no other data; those of MNIST are cross entropies on the "
         "training set. Steps to the target are read off a line through the points of a curve on "
-        "log axes. Seconds are steps times the median seconds of a step in the same runs, "
-        "without compiling and evaluation. SOAP's steps run in PyTorch and are called from JAX: "
-        "their seconds are shown, and not compared.")
+        "log axes. Seconds are steps times the median seconds of a step of that optimizer on "
+        "that task, on one thread, without compiling and evaluation. SOAP's steps run in PyTorch "
+        "and are called from JAX: their seconds are shown, and not compared.")
 
 
 def _table(header: list[str], lines: list[list[str]]) -> str:

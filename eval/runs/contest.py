@@ -185,7 +185,8 @@ def measure(task: Task, taking_part: Sequence[Entry], budget: Budget) -> dict[st
         gets anywhere), and `target_from`, who set it; and `entries`, by name: `group`,
         `learning_rate`, `at_edge` (whether that is the lowest or highest of the grid), by seed
         `steps` and `seconds` to the target (None: not reached, or not timed), final `losses` (None:
-        diverged) and `accuracies` (None: there are none), and `step_seconds`.
+        diverged) and `accuracies` (None: there are none), and `step_seconds`, the median over all
+        runs of the optimizer on the task.
     """
     def grid(entry: Entry) -> list[float]:
         factor = optimizers.RATE_FACTORS.get(entry.optimizer, 1.0)
@@ -194,9 +195,17 @@ def measure(task: Task, taking_part: Sequence[Entry], budget: Budget) -> dict[st
     def tried(entry: Entry, rate: float) -> Sequence[Storable]:
         return task.runs(entry, rate, budget.tuning_seeds, tuning=True)
 
+    timings: dict[tuple[str, str | None], list[float]] = {}
+
+    def read(entry: Entry, runs: Sequence[Storable]) -> Curves:
+        curves = task.curves(task.store.results(runs))
+        if curves.step_seconds is not None and entry.optimizer not in NOT_TIMED:
+            timings.setdefault((entry.optimizer, entry.weights), []).append(curves.step_seconds)
+        return curves
+
     def best(entry: Entry) -> float:
-        ends = {rate: float(np.median(task.curves(task.store.results(tried(entry, rate))).losses[
-            :, -1])) for rate in grid(entry)}
+        ends = {rate: float(np.median(read(entry, tried(entry, rate)).losses[:, -1]))
+                for rate in grid(entry)}
         return min(ends, key=ends.__getitem__)
 
     tuned = [entry for entry in taking_part if entry.tuned]
@@ -206,21 +215,23 @@ def measure(task: Task, taking_part: Sequence[Entry], budget: Budget) -> dict[st
     rates = {entry: best(entry) if entry.tuned else None for entry in taking_part}
     runs = {entry: task.runs(entry, rates[entry], budget.seeds) for entry in taking_part}
     task.store.results([run for of_one in runs.values() for run in of_one], task.name)
-    found = {entry: task.curves(task.store.results(of_one)) for entry, of_one in runs.items()}
+    found = {entry: read(entry, of_one) for entry, of_one in runs.items()}
     loss, setter = targets.target({entry.name: found[entry] for entry in tuned})
     rows = {}
     for entry, curves in found.items():
         steps = targets.steps_to(curves, loss)
-        timed = curves.step_seconds is not None and entry.optimizer not in NOT_TIMED
+        # A step costs the same at every rate, and the machine is not always as busy.
+        timed = timings.get((entry.optimizer, entry.weights))
+        seconds = float(np.median(timed)) if timed else None
         rate, of_grid = rates[entry], grid(entry)
         rows[entry.name] = {
             "group": entry.group, "learning_rate": rate,
             "at_edge": len(of_grid) > 1 and rate in (of_grid[0], of_grid[-1]),
             "steps": _numbers(steps),
-            "seconds": _numbers(steps * curves.step_seconds) if timed else None,
+            "seconds": None if seconds is None else _numbers(steps * seconds),
             "losses": _numbers(curves.losses[:, -1]),
             "accuracies": None if curves.accuracies is None else _numbers(curves.accuracies),
-            "step_seconds": curves.step_seconds}
+            "step_seconds": curves.step_seconds if seconds is None else seconds}
     return {"name": task.name, "group": task.group, "steps": task.steps,
             "target": loss if math.isfinite(loss) else None, "target_from": setter,
             "entries": rows}

@@ -118,9 +118,12 @@ class Torch(keras.optimizers.Optimizer):
 
 
 def _soap(learning_rate: Any = 0.003, **settings: Any) -> Torch:
-    def make(tensors: list[Any]) -> Any:
+    try:
         from pytorch_optimizer import SOAP
+    except ImportError as error:
+        raise ImportError("soap needs `pip install torch pytorch-optimizer`") from error
 
+    def make(tensors: list[Any]) -> Any:
         # A convnet's last layer has thousands of rows, each to be an axis of that length.
         return SOAP(tensors, max_precondition_dim=1024)
 

@@ -1,5 +1,6 @@
 """Real digits in the form of MNIST, a stand-in for training, and the figures that are saved."""
 
+import contextlib
 import gzip
 import struct
 
@@ -64,6 +65,15 @@ def fake_runs(monkeypatch) -> FakeRuns:
     fake = FakeRuns()
     monkeypatch.setattr(Run, "execute", lambda run, data, on_progress=None: fake(run, data))
     return fake
+
+
+@pytest.fixture
+def no_workers(monkeypatch) -> None:
+    """`compare` and `ablate` run in this process, where training can be replaced."""
+    from eval.commands import ablate, compare
+
+    for command in (ablate, compare):
+        monkeypatch.setattr(command, "Workers", lambda *arguments: contextlib.nullcontext())
 
 
 @pytest.fixture

@@ -83,18 +83,7 @@ def test_ratios_at_the_own_rate_and_at_the_best(fake_suite_runs, tmp_path):
     assert "| rotation | 2.000 (2.000 to 2.000) | 0 of 2 | 2 of 2 |" in page
 
 
-def test_the_command(fake_suite_runs, monkeypatch, tmp_path, capsys):
-    class NoWorkers:
-        def __init__(self, *arguments):
-            pass
-
-        def __enter__(self):
-            return None
-
-        def __exit__(self, *exception):
-            pass
-
-    monkeypatch.setattr(ablate, "Workers", NoWorkers)
+def test_the_command(fake_suite_runs, no_workers, tmp_path, capsys):
     flags = ["ablate", "--budget=smoke", f"--store={tmp_path / 'store'}", f"--out={tmp_path}"]
     assert main([*flags, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

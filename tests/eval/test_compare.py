@@ -12,13 +12,12 @@ if os.environ.get("KERAS_BACKEND") != "jax":
 import numpy as np
 
 from eval.__main__ import main
-from eval.commands import compare
 from eval.runs import contest, optimizers
 from eval.runs.suite_run import POINTS, SuiteRun
 
 
 @pytest.fixture
-def fake_suite_runs(monkeypatch, fake_runs):
+def fake_suite_runs(monkeypatch, fake_runs, no_workers):
     """Training by a formula: losses fall as 1 / step, from a rate that is best at 0.01 (Prodigy's
     at 1); the weights begin at a third of the best. Weights take twice as long for a step."""
     runs = []
@@ -32,26 +31,14 @@ def fake_suite_runs(monkeypatch, fake_runs):
         curves = [[size * (1 + 0.1 * k) / step if rate < 1 else None for step in steps]
                   for k in range(run.instances)]
         return {"steps_of_points": steps, "curves": curves, "seconds": 0.0,
-                "step_seconds": 2.0 if run.weights else 1.0, **run.configuration(data)}
+                "step_seconds": 2.0 if run.weights else 1.0 if run.learning_rate else 9.0,
+                **run.configuration(data)}
 
     monkeypatch.setitem(contest.BUDGETS, "small", dataclasses.replace(
         contest.BUDGETS["small"], numbers=(0, 7), networks=("mlp_relu", "conv_relu"),
         rates=(1e-3, 1e-2, 1e-1)))
-    # In this process, so that the formula is there.
-    monkeypatch.setattr(compare, "Workers", NoWorkers)
     monkeypatch.setattr(SuiteRun, "execute", execute)
     return runs
-
-
-class NoWorkers:
-    def __init__(self, *arguments):
-        pass
-
-    def __enter__(self):
-        return None
-
-    def __exit__(self, *exception):
-        pass
 
 
 def test_the_command(fake_suite_runs, fake_runs, data_dir, tmp_path, capsys):
@@ -74,6 +61,9 @@ def test_the_command(fake_suite_runs, fake_runs, data_dir, tmp_path, capsys):
                 row = task["entries"][f"{name}, {schedule}"]
                 assert row["learning_rate"] == (1 if name == "prodigy" else 0.01)
                 assert not row["at_edge"]
+        # The median of a baseline's runs, of which the most are for tuning.
+        assert task["entries"]["adam, cosine"]["step_seconds"] == 1
+        assert task["entries"]["adam"]["step_seconds"] == 1
         ours = task["entries"]["rule"]
         assert ours["steps"][1] == pytest.approx(740 / 3, rel=1e-4)
         assert ours["seconds"][1] == pytest.approx(2 * 740 / 3, rel=1e-4)

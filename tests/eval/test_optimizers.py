@@ -1,4 +1,5 @@
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -76,6 +77,12 @@ def test_soap_steps_as_pytorch_does_and_starts_anew():
     optimizer._inner = None
     with pytest.raises(Exception, match="cannot go on at step 30"):
         jax.block_until_ready(run(values, after))
+
+
+def test_soap_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(ImportError, match="soap needs `pip install torch pytorch-optimizer`"):
+        optimizers.build("soap", learning_rate=0.1, schedule="constant", steps=1)
 
 
 @pytest.mark.parametrize("name", optimizers.TODAY)
