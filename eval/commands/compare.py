@@ -237,6 +237,11 @@ def main(argv: list[str]) -> None:
         cli.check_weights(name)
     if not OPTIONS.weights:
         raise cli.UsageError("--weights must name at least one")
+    taking_part = contest.entries(OPTIONS.weights)
+    names = [entry.name for entry in taking_part]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise cli.UsageError(f"--weights: two that take part would be called {twice[0]!r}; names "
+                             "of files must differ from each other and from the baselines'")
     if importlib.util.find_spec("pytorch_optimizer") is None:
         raise cli.UsageError("SOAP needs `pip install torch pytorch-optimizer`")
     budget = BUDGETS[OPTIONS.budget]
@@ -247,7 +252,6 @@ def main(argv: list[str]) -> None:
     with Workers(OPTIONS.processes, Path(OPTIONS.store) / "compiled") as workers:
         suite_store = Store(OPTIONS.store, SimpleNamespace(fingerprint=None), workers)
         image_store = Store(OPTIONS.store, images, workers) if images else None
-        taking_part = contest.entries(OPTIONS.weights)
         found = [contest.measure(task, taking_part, budget)
                  for task in contest_tasks(budget, suite_store, image_store)]
     record = report(found, OPTIONS.weights, OPTIONS.budget)

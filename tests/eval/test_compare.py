@@ -130,11 +130,15 @@ def test_an_optimizer_that_never_finishes_sets_no_target():
     assert found["target"] is None
     assert all(one["steps"] == [None] * 3 for one in found["entries"].values())
     assert contest.comparisons([found], "rule") == []
+    # The first rate of the grid, as none is better.
+    at_edge = {name: one["at_edge"] for name, one in found["entries"].items()}
+    assert at_edge["muon, cosine"] and not at_edge["muon"] and not at_edge["rule"]
 
 
 @pytest.mark.parametrize("flags, message", [
     (["--budget=huge"], "budget"),
     (["--weights=nobody"], "`weights` must be one of"),
+    (["--weights=rule,rule"], "two that take part would be called 'rule'"),
     (["--weights="], "--weights must name at least one"),
     (["--processes=0"], "processes"),
     (["--data_dir=nowhere"], "--data_dir"),
