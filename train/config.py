@@ -1,4 +1,8 @@
-"""Everything that decides a meta-training run, as one validated and serialisable record."""
+"""Everything that decides a meta-training run, as one validated and serialisable record.
+
+Raises:
+    ImportError: if Keras does not run on JAX, in which all that is decided here is written.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,16 @@ import json
 import re
 from typing import Any
 
+import keras
+
 from hrnn_opt import checks
 from hrnn_opt.interface import NetworkConfig
 from hrnn_opt.registry import config_from_dict, kinds
+
+if keras.backend.backend() != "jax":
+    raise ImportError(
+        "meta-training needs Keras's JAX backend (KERAS_BACKEND=jax), got "
+        f"{keras.backend.backend()!r}.")
 
 ESTIMATORS = ("tbptt", "full", "es", "pes", "nres", "mix")
 META_OPTIMIZERS = ("adam", "adamw", "rmsprop")
