@@ -175,7 +175,8 @@ def _sharding(variable: keras.Variable) -> Any:
 def layout_of(variables: Sequence[keras.Variable]) -> Layout:
     """The layout for these variables, none of them empty: sharded where they are."""
     shapes = [tuple(variable.shape) for variable in variables]
-    names = [variable.path for variable in variables]
+    # TensorFlow's own variables have no path.
+    names = [getattr(variable, "path", variable.name) for variable in variables]
     shardings: list[Any] = [None]
     if keras.backend.backend() == "jax":
         shardings = [_sharding(variable) for variable in variables]
