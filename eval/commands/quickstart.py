@@ -204,7 +204,7 @@ def main(argv: list[str]) -> None:
     table = rich.table.Table("optimizer", "train loss", "test accuracy", "seconds")
     for result in results:
         table.add_row(
-            result.name, _mean(result.train_loss, ".4f"), _mean(result.test_accuracy, ".1%"),
+            result.name, _mean(result.train_loss, ".2g"), _mean(result.test_accuracy, ".1%"),
             f"{sum(result.seconds):.1f}")
     rich.print(table)
     print(f"Means of {len(seeds)} seeds, in brackets their standard deviation.")
