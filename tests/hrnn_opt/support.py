@@ -1,6 +1,7 @@
 """What the tests of `hrnn_opt` share: small models, gradients, and weights with teeth."""
 
 import contextlib
+import functools
 import io
 
 import keras
@@ -37,6 +38,17 @@ def optimizer(lookahead: bool = False, **arguments) -> HierarchicalLOpt:
     return HierarchicalLOpt(**{
         "weights": weights(lookahead=lookahead), "initial_learning_rate": 1e-2, "seed": 0,
         **arguments})
+
+
+@functools.cache
+def two_replicas():
+    """TensorFlow's strategy for two devices: one a process, since a second one's sums take the
+    places of the first one's, whatever their shapes."""
+    import tensorflow as tf
+
+    cpus = [device.name for device in tf.config.list_logical_devices("CPU")]
+    assert len(cpus) == 2
+    return tf.distribute.MirroredStrategy(cpus)
 
 
 def variables(shapes=SHAPES, dtype: str = "float32", seed: int = 0) -> list[keras.Variable]:

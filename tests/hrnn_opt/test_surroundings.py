@@ -8,7 +8,7 @@ from keras import ops
 
 from hrnn_opt import Celo, LearnedOpt, VeLO
 from hrnn_opt.networks import CeloConfig, VeLOConfig
-from tests.hrnn_opt.support import assert_close, data, model, values
+from tests.hrnn_opt.support import assert_close, data, model, two_replicas, values
 
 BACKEND = keras.backend.backend()
 STEPS = 6
@@ -183,7 +183,6 @@ def test_two_replicas_see_the_loss_of_the_whole_batch():
         assert ours.optimizer.num_steps == STEPS
         return [loss_means(ours.optimizer)]
 
-    cpus = [device.name for device in tf.config.list_logical_devices("CPU")]
     assert_close(
-        trained_by(tf.distribute.MirroredStrategy(cpus)),
+        trained_by(two_replicas()),
         trained_by(tf.distribute.get_strategy()), 1e-5)
