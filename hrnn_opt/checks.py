@@ -6,14 +6,25 @@ import dataclasses
 from typing import Any, ClassVar, Self
 
 
-def check(config: Any, name: str, ok: Any, allowed: str) -> None:
-    """One line of a config's validation.
+def require(name: str, value: Any, ok: Any, allowed: str) -> None:
+    """One line of the validation of arguments.
 
     Raises:
         ValueError: unless ok, naming the argument, what came and what is allowed.
     """
     if not ok:
-        raise ValueError(f"`{name}` must be {allowed}, got {getattr(config, name)!r}.")
+        raise ValueError(f"`{name}` must be {allowed}, got {value!r}.")
+
+
+def require_count(name: str, value: Any, least: int) -> None:
+    """`require` an integer of at least so much."""
+    require(name, value, is_number(value, int) and value >= least,
+            f"an integer of at least {least}")
+
+
+def check(config: Any, name: str, ok: Any, allowed: str) -> None:
+    """`require` of a config's field, by its name."""
+    require(name, getattr(config, name), ok, allowed)
 
 
 def is_number(value: Any, kinds: type | tuple[type, ...] = (int, float)) -> bool:

@@ -65,12 +65,16 @@ def steps_to_reach(learned: Result, against: Result) -> list[float]:
     return np.log((first + 1) / reached.shape[1]).tolist()
 
 
+def standard_error(values: np.ndarray) -> float | None:
+    """Of the mean of (N,); None for one."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+
+
 def summary(differences: list[list[float]]) -> dict[str, float | int | None]:
     """The mean over tasks of the means over seeds, its standard error (None for one task), and how
     many tasks are better, and worse by more than a tenth."""
     means = np.array([np.mean(of_task) for of_task in differences])
-    error = float(np.std(means, ddof=1) / math.sqrt(len(means))) if len(means) > 1 else None
-    return {"mean": float(np.mean(means)), "standard_error": error,
+    return {"mean": float(np.mean(means)), "standard_error": standard_error(means),
             "better": int(np.sum(means < 0)), "worse": int(np.sum(means > math.log(1.1)))}
 
 
@@ -80,18 +84,17 @@ def report(weights: list[str], against: str, suite: str, numbers: list[int], ste
     def runs(name: str) -> list[SuiteRun]:
         return [SuiteRun(suite, number, max(steps), seeds, name) for number in numbers]
 
-    reference = store.results(runs(against), against)
+    results = {name: store.results(runs(name), name) for name in (against, *weights)}
     rows = {}
     for name in weights:
-        results = store.results(runs(name), name)
-        pairs = list(zip(results, reference))
+        pairs = list(zip(results[name], results[against]))
         rows[name] = {
             **{f"{step:,} steps": [compare(*pair, step) for pair in pairs] for step in steps},
             "steps to reach": [steps_to_reach(*pair) for pair in pairs]}
     return {
         "suite": suite, "against": against, "seeds": seeds,
-        "seconds": {name: round(sum(r["seconds"] for r in store.results(runs(name), name)), 1)
-                    for name in (against, *weights)},
+        "seconds": {name: round(sum(result["seconds"] for result in of_name), 1)
+                    for name, of_name in results.items()},
         "tasks": [tasks(suite)[number].__class__.__name__ for number in numbers],
         "weights": {
             name: {title: {"differences": of_title, **summary(of_title)}
@@ -113,9 +116,8 @@ def plot(found: dict[str, Any], path: Path) -> None:
         for k, (name, of_name) in enumerate(found["weights"].items()):
             seeds = np.array(of_name[title]["differences"])
             means = [*seeds.mean(1), of_name[title]["mean"]]
-            spread = seeds.std(1, ddof=1) / math.sqrt(seeds.shape[1]) if seeds.shape[1] > 1 else (
-                np.zeros(len(seeds)))
-            errors = [*spread, of_name[title]["standard_error"] or 0.0]
+            errors = [error or 0.0 for error in (
+                *map(standard_error, seeds), of_name[title]["standard_error"])]
             axis.errorbar(means, rows - 0.2 * k, xerr=errors, fmt="o", markersize=4,
                           color=(pictures.VERMILION, *pictures.QUIET)[k % 7], label=Path(name).stem)
         axis.set(title=title, xlabel=f"log ratio to {found['against']}")
@@ -123,6 +125,10 @@ def plot(found: dict[str, Any], path: Path) -> None:
     if len(found["weights"]) > 1:
         axes[0, 0].legend(frameon=False, fontsize=8)
     pictures.save(figure, path, vector=True)
+
+
+def _shown(mean: float, error: float | None) -> str:
+    return f"{mean:+.3f} ({math.nan if error is None else error:.3f})"
 
 
 def main(argv: list[str]) -> None:
@@ -146,7 +152,6 @@ def main(argv: list[str]) -> None:
                    OPTIONS.seeds, Store(OPTIONS.store, SimpleNamespace(fingerprint=None)))
     if OPTIONS.out:
         out = Path(OPTIONS.out)
-        out.mkdir(parents=True, exist_ok=True)
         write_json(out / "learned.json", found)
         plot(found, out / "learned.png")
     if OPTIONS.json:
@@ -159,11 +164,10 @@ def main(argv: list[str]) -> None:
             cells = []
             for of_step in of_name.values():
                 values = np.array(of_step["differences"][i])
-                error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-                cells.append(f"{values.mean():+.3f} ({error:.3f})")
+                cells.append(_shown(values.mean(), standard_error(values)))
             table.add_row(task, *cells)
         table.add_row("mean", *(
-            f"{s['mean']:+.3f} ({s['standard_error'] or math.nan:.3f})" for s in of_name.values()))
+            _shown(s["mean"], s["standard_error"]) for s in of_name.values()))
         table.add_row("better, worse by a tenth", *(
             f"{s['better']}, {s['worse']} of {len(found['tasks'])}" for s in of_name.values()))
         rich.print(table)

@@ -153,16 +153,11 @@ class Celo(LearnedOptimizer):
 
     def init_state(self, layout, models=(), log_rates=None):
         state = super().init_state(layout, models, log_rates)
-        for name, vector in zip(("lstm_hidden", "lstm_cell"), self.lstm.start):
-            state[name] = state[name] + ops.reshape(
-                vector, (-1,) + (1,) * (len(state[name].shape) - 1))
-        return state | losses.start(state)
+        return state | self.lstm.begin(state) | losses.start(state)
 
     def inputs(self, layout: Layout, state: State, seen: Seen) -> Any:
         """(30, ..., B, L) what is read of the parameters, of moments after the step."""
-        seen = schedule.penalized(layout, seen, self.config.weight_penalty)
-        return schedule.inputs_of_parameters(
-            layout, state, schedule.clipped(seen.gradient), seen.parameters)
+        return schedule.inputs(layout, state, seen, self.config.weight_penalty)
 
     def lstm_inputs(self, layout: Layout, state: State, seen: Seen) -> Any:
         """(18, ...) what the LSTM reads, of a state with losses after the step."""
@@ -210,9 +205,7 @@ class Celo(LearnedOptimizer):
 
     def describe(self, state, shape):
         count = state["mean_square"].shape[-1]
-        kernel, bias = (
-            ops.convert_to_numpy(ops.convert_to_tensor(x)) for x in self.lstm.layers["rate"])
-        read = float((np.ravel(state["lstm_hidden"]) @ kernel + bias)[0])
+        read = self.lstm.described_rate(state)
         log_rate = math.log(_RATE_MULTIPLIER * self.config.step_multiplier + 1e-30) + read
         return {"log learning rate": np.full(count, log_rate, "float32"),
                 "global RNN norm": np.linalg.norm(state["lstm_hidden"])}

@@ -60,6 +60,12 @@ class LSTM:
             for name, shape in layers.items()}
         self.units = units
 
+    def begin(self, state: State) -> State:
+        """The start vectors, over all that a state of zeros has them for."""
+        return {
+            name: state[name] + ops.reshape(vector, (-1,) + (1,) * (len(state[name].shape) - 1))
+            for name, vector in zip(("lstm_hidden", "lstm_cell"), self.start)}
+
     def affine(self, name: str, x: Any) -> Any:
         """What the layer of this name makes of (n, ...)."""
         kernel, bias = self.layers[name]
@@ -80,6 +86,12 @@ class LSTM:
         enter, proposed, keep, leave = (gates[i * u : (i + 1) * u] for i in range(4))
         cell = ops.sigmoid(keep + _FORGET_BIAS) * cell + ops.sigmoid(enter) * ops.tanh(proposed)
         return {"lstm_hidden": ops.sigmoid(leave) * ops.tanh(cell), "lstm_cell": cell}
+
+    def described_rate(self, state: Mapping[str, np.ndarray]) -> float:
+        """What the layer of the rate makes of the hidden state of one tensor, or of the model."""
+        kernel, bias = (
+            ops.convert_to_numpy(ops.convert_to_tensor(x)) for x in self.layers["rate"])
+        return float((np.ravel(state["lstm_hidden"]) @ kernel + bias)[0])
 
 
 def of_model(state: State, seen: Seen, decay: Any) -> Any:
@@ -122,6 +134,12 @@ def mean_square(layout: Layout, x: Any) -> Any:
     """(..., K) the mean square of (..., B, L) over each tensor."""
     x = ops.clip(x, -moments.LARGEST_INPUT, moments.LARGEST_INPUT)
     return layout.tensor_mean(ops.expand_dims(ops.square(x), 0))[0]
+
+
+def inputs(layout: Layout, state: State, seen: Seen, weight_penalty: float) -> Any:
+    """(30, ..., B, L) what the small networks read of what is seen, of moments after the step."""
+    seen = penalized(layout, seen, weight_penalty)
+    return inputs_of_parameters(layout, state, clipped(seen.gradient), seen.parameters)
 
 
 def inputs_of_parameters(

@@ -149,16 +149,11 @@ class VeLO(LearnedOptimizer):
 
     def init_state(self, layout, models=(), log_rates=None):
         state = super().init_state(layout, models, log_rates)
-        for name, vector in zip(("lstm_hidden", "lstm_cell"), self.lstm.start):
-            state[name] = state[name] + ops.reshape(
-                vector, (-1,) + (1,) * (len(state[name].shape) - 1))
-        return state | losses.start(state)
+        return state | self.lstm.begin(state) | losses.start(state)
 
     def inputs(self, layout: Layout, state: State, seen: Seen) -> Any:
         """(30, ..., B, L) what is read of the parameters, of moments after the step."""
-        seen = schedule.penalized(layout, seen, self.config.weight_penalty)
-        return schedule.inputs_of_parameters(
-            layout, state, schedule.clipped(seen.gradient), seen.parameters)
+        return schedule.inputs(layout, state, seen, self.config.weight_penalty)
 
     def lstm_inputs(self, layout: Layout, state: State, seen: Seen) -> Any:
         """(30, ..., K) what the LSTM reads.
@@ -242,9 +237,7 @@ class VeLO(LearnedOptimizer):
 
     def describe(self, state, shape):
         count = state["mean_square"].shape[-1]
-        kernel, bias = (
-            ops.convert_to_numpy(ops.convert_to_tensor(x)) for x in self.lstm.layers["rate"])
-        rate = abs(float((np.ravel(state["lstm_hidden"]) @ kernel + bias)[0]))
+        rate = abs(self.lstm.described_rate(state))
         return {
             "log learning rate": np.full(
                 count, np.log(self.config.step_multiplier * rate + 1e-30), "float32"),

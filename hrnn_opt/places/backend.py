@@ -25,6 +25,12 @@ def dense(gradient: Any, shape: Sequence[int]) -> Any:
     return ops.convert_to_tensor(gradient)
 
 
+def _traced(value: Any) -> bool:
+    import jax
+
+    return isinstance(value, jax.core.Tracer)
+
+
 def compiled_by_xla() -> bool:
     """Whether something is being traced for XLA: on JAX inside of `jit`, on TensorFlow if the
     function around it has `jit_compile`, as Keras's training step has where the model allows it.
@@ -32,7 +38,7 @@ def compiled_by_xla() -> bool:
     if keras.backend.backend() == "jax":
         import jax
 
-        return isinstance(jax.numpy.zeros(()), jax.core.Tracer)
+        return _traced(jax.numpy.zeros(()))
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
@@ -44,11 +50,8 @@ def compiled_by_xla() -> bool:
 def cond(condition: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
     """`ops.cond`, without compiling a branch where the condition is known: operation by operation,
     JAX would compile it anew at each call."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        if not isinstance(condition, jax.core.Tracer):
-            return then() if condition else otherwise()
+    if keras.backend.backend() == "jax" and not _traced(condition):
+        return then() if condition else otherwise()
     return ops.cond(condition, then, otherwise)
 
 
@@ -59,12 +62,6 @@ def _scoped(function: Callable[[], Any], variables: Sequence[keras.Variable]) ->
     with keras.StatelessScope(state_mapping=held) as scope:
         function()
     return [scope.get_current_value(variable) for variable in variables]
-
-
-def _traced(condition: Any) -> bool:
-    import jax
-
-    return isinstance(condition, jax.core.Tracer)
 
 
 def either(

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from hrnn_opt.checks import require_count
 from hrnn_opt.switch.optimizer import GreedySwitch
 
 
@@ -41,8 +42,7 @@ class SwitchDynamics(keras.callbacks.Callback):
 
     def __init__(self, log_dir: str | os.PathLike[str], every: int = 100) -> None:
         super().__init__()
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"`every` must be an integer of at least 1, got {every!r}.")
+        require_count("every", every, 1)
         try:
             from hrnn_opt.training.events import EventWriter
         except ImportError as error:

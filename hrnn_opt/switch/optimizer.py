@@ -9,9 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from hrnn_opt.checks import is_number
+from hrnn_opt.checks import is_number, require, require_count
 from hrnn_opt.places import backend
 from hrnn_opt.switch import scores as scores_lib
+from hrnn_opt.training.coupled import CoupledOptimizer
 from hrnn_opt.training.optimizer import LearnedOpt
 
 SCOPES = ("model", "tensor")
@@ -30,7 +31,7 @@ GROWTH = (2.0, 1.1, 1.0, 0.9)
 
 
 @keras.saving.register_keras_serializable(package="hrnn_opt")
-class GreedySwitch(keras.optimizers.Optimizer):
+class GreedySwitch(CoupledOptimizer):
     """Chooses, at every step, the candidate whose update is best aligned with the gradient.
 
     All candidates are fed the same gradients, on the path of those that are chosen. Their updates
@@ -124,21 +125,20 @@ class GreedySwitch(keras.optimizers.Optimizer):
         learned = any(isinstance(candidate, LearnedOpt) for candidate in candidates)
         if hold is None:
             hold = LEARNED_HOLD if learned else 0
-        _require("scope", scope, scope in SCOPES, f"one of {SCOPES}")
-        _require("score", score, score in scores_lib.SCORES, f"one of {scores_lib.SCORES}")
+        require("scope", scope, scope in SCOPES, f"one of {SCOPES}")
+        require("score", score, score in scores_lib.SCORES, f"one of {scores_lib.SCORES}")
         for argument, switched in (("holdout", holdout), ("guard", guard)):
-            _require(argument, switched, isinstance(switched, bool), "True or False")
-        _require("smoothing", smoothing, is_number(smoothing) and 0 <= smoothing < 1,
+            require(argument, switched, isinstance(switched, bool), "True or False")
+        require("smoothing", smoothing, is_number(smoothing) and 0 <= smoothing < 1,
                  "a number of at least 0 and below 1")
-        _require("margin", margin, is_number(margin) and 0 <= margin < float("inf"),
+        require("margin", margin, is_number(margin) and 0 <= margin < float("inf"),
                  "a finite number of at least 0")
-        _require("soft_reset", soft_reset, is_number(soft_reset) and 0 <= soft_reset <= 1,
+        require("soft_reset", soft_reset, is_number(soft_reset) and 0 <= soft_reset <= 1,
                  "a number from 0 to 1")
         for argument, count, lowest in (("hold", hold, 0), ("patience", patience, 1),
                                         ("period", period, 1), ("trial", trial, 1),
                                         ("first", first, 0)):
-            _require(argument, count, is_number(count, int) and count >= lowest,
-                     f"an integer of at least {lowest}")
+            require_count(argument, count, lowest)
         if first >= len(candidates):
             raise ValueError(
                 f"`first` must be below the number of candidates, {len(candidates)}, got {first}.")
@@ -285,16 +285,6 @@ class GreedySwitch(keras.optimizers.Optimizer):
             self._barred = add("barred", k, u)
 
     # Stepping.
-
-    def _clip_gradients(self, grads: Sequence[Any]) -> list[Any]:
-        clipped = super()._clip_gradients(grads)
-        if not self.clipvalue:
-            return clipped
-        # Clipping to a value would hide an infinite gradient from the step that must be skipped.
-        return [ops.where(ops.isfinite(g), c, g) for g, c in zip(grads, clipped)]
-
-    def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
-        """Nothing here: the step itself decays, and only if it is taken."""
 
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable],
@@ -679,11 +669,6 @@ class GreedySwitch(keras.optimizers.Optimizer):
             keras.optimizers.deserialize(one, custom_objects=custom_objects)
             for one in config["candidates"]]
         return super().from_config(config, custom_objects)
-
-
-def _require(argument: str, value: Any, ok: bool, allowed: str) -> None:
-    if not ok:
-        raise ValueError(f"`{argument}` must be {allowed}, got {value!r}.")
 
 
 def _checked(candidates: Any) -> list[keras.optimizers.Optimizer]:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from hrnn_opt.checks import require_count
 from hrnn_opt.training import dynamics
 from hrnn_opt.training.optimizer import LearnedOpt
 from hrnn_opt.training.statistics import refresh_statistics
@@ -185,8 +186,7 @@ class LearningRateDynamics(keras.callbacks.Callback):
         self, log_dir: str | os.PathLike[str], every: int = 100, histograms: bool = True
     ) -> None:
         super().__init__()
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"`every` must be an integer of at least 1, got {every!r}.")
+        require_count("every", every, 1)
         try:
             from hrnn_opt.training.events import EventWriter
         except ImportError as error:

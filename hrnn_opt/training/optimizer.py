@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from hrnn_opt.checks import is_number, require
 from hrnn_opt.files import resolve as resolve_lib
 from hrnn_opt.files import weights as weights_lib
 from hrnn_opt.interface import NetworkConfig, Seen, State, sized
@@ -17,12 +18,13 @@ from hrnn_opt.places import backend
 from hrnn_opt.places.sharding import layout_of
 from hrnn_opt.registry import kinds
 from hrnn_opt.training import surroundings
+from hrnn_opt.training.coupled import CoupledOptimizer
 
 STATE_DTYPES = ("float32", "bfloat16")
 
 
 @keras.saving.register_keras_serializable(package="hrnn_opt")
-class LearnedOpt(keras.optimizers.Optimizer):
+class LearnedOpt(CoupledOptimizer):
     """A learned optimizer of any kind.
 
     Args:
@@ -102,17 +104,15 @@ class LearnedOpt(keras.optimizers.Optimizer):
             raise ValueError(f"`state_dtype` must be one of {STATE_DTYPES}, got {state_dtype!r}.")
         if seed is None:
             seed = random.randint(1, 10**9)
-        elif isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"`seed` must be an integer of at least 0 or None, got {seed!r}.")
+        require("seed", seed, is_number(seed, int) and seed >= 0,
+                "an integer of at least 0 or None")
         for argument, value in (
             ("jit_compile", jit_compile), ("hold_zero_gradients", hold_zero_gradients),
         ):
-            if not isinstance(value, bool):
-                raise ValueError(f"`{argument}` must be True or False, got {value!r}.")
-        if num_steps is not None and (
-                isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1):
-            raise ValueError(
-                f"`num_steps` must be an integer of at least 1 or None, got {num_steps!r}.")
+            require(argument, value, isinstance(value, bool), "True or False")
+        require("num_steps", num_steps,
+                num_steps is None or (is_number(num_steps, int) and num_steps >= 1),
+                "an integer of at least 1 or None")
         if weight_decay is not None:
             weight_decay = weights_lib.check_rate("weight_decay", weight_decay)
         with backend.replicated():
@@ -362,16 +362,6 @@ class LearnedOpt(keras.optimizers.Optimizer):
 
     def _steps_in_all(self, batches: int) -> np.float32:
         return np.float32(max(1, batches // (self.gradient_accumulation_steps or 1)))
-
-    def _clip_gradients(self, grads: Sequence[Any]) -> list[Any]:
-        clipped = super()._clip_gradients(grads)
-        if not self.clipvalue:
-            return clipped
-        # Clipping to a value would hide an infinite gradient from the step that must be skipped.
-        return [ops.where(ops.isfinite(g), c, g) for g, c in zip(grads, clipped)]
-
-    def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
-        """Nothing here: the step itself decays, the true parameters, and only if it is taken."""
 
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable],

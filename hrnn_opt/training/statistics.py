@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from hrnn_opt.checks import require_count
 from hrnn_opt.places import backend
 
 
@@ -34,8 +35,7 @@ def refresh_statistics(model: keras.Model, data: Any, batch_size: int = 32) -> i
         ValueError: if `batch_size` is no positive integer, or `data` has no examples. Then, and at
             an error of the model, the statistics are what they were.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"`batch_size` must be an integer of at least 1, got {batch_size!r}.")
+    require_count("batch_size", batch_size, 1)
     layers = [
         layer for layer in model._flatten_layers()
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
