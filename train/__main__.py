@@ -46,6 +46,8 @@ _TYPES = {
     "str": flags.DEFINE_string, "int": flags.DEFINE_integer, "float": flags.DEFINE_float,
     "bool": flags.DEFINE_bool,
 }
+# Fields that are dicts.
+_JSON = "network", "units"
 
 
 def _define_config_flags() -> None:
@@ -55,7 +57,7 @@ def _define_config_flags() -> None:
         if field.type in _TYPES:
             default = getattr(TrainConfig, field.name)
             _TYPES[field.type](field.name, default, text)
-        elif field.name == "network":
+        elif field.name in _JSON:
             flags.DEFINE_string(field.name, "{}", f"{text} As JSON.")
         else:
             low, high = getattr(TrainConfig, field.name)
@@ -93,12 +95,12 @@ def config_from_flags() -> TrainConfig:
             continue
         try:
             values[field.name] = (
-                json.loads(flag.value) if field.name == "network"
+                json.loads(flag.value) if field.name in _JSON
                 else tuple(ast.literal_eval(part) for part in flag.value.split(",")))
         except (ValueError, SyntaxError):
             raise ValueError(
                 f"`{field.name}` must be "
-                f"{'JSON' if field.name == 'network' else 'LOW,HIGH'}, got {flag.value!r}."
+                f"{'JSON' if field.name in _JSON else 'LOW,HIGH'}, got {flag.value!r}."
             ) from None
     return TrainConfig(**values)
 

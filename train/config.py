@@ -51,7 +51,10 @@ class TrainConfig:
         estimator: of the meta-gradient: `tbptt`, `full` (the exact one of whole runs, of one length
             in `run_range` for each meta-step), `es`, `pes`, `nres`, or `mix` (of tbptt and pes, by
             their variance over members).
-        perturbation: standard deviation of the meta-parameters' perturbation in es and pes.
+        perturbation: standard deviation of the meta-parameters' perturbation in es, pes and nres.
+        units: what counts as 1 of a meta-parameter, by regular expressions of whole names; 1 where
+            none matches. Perturbations and meta-steps are in units, and so are the norms that
+            meta-gradients are judged and clipped by.
         members: meta-gradients in an estimate, G.
         models: tasks in a member, M.
         families: problem families drawn for a meta-step.
@@ -65,6 +68,7 @@ class TrainConfig:
         horizon: what the optimizer is told of a run's length: `known`, the share that is done;
             `unknown`, nothing, as in a `fit` without `num_steps`; `both`, one or the other by run.
         objective: mean over the truncation of the `log` of f / f_0, or of `plain` f / f_0.
+        objective_least: what is added to f / f_0 in the log: what falls below it counts no further.
         objective_every: evaluate the objective at every so-many-th step only.
         growth_limit: a run whose objective exceeds this multiple of its start ends early.
         second_derivatives: differentiate through the problem's gradient.
@@ -96,6 +100,7 @@ class TrainConfig:
     trainable: str = ".*"
     estimator: str = "tbptt"
     perturbation: float = 0.01
+    units: dict[str, float] = dataclasses.field(default_factory=dict)
     members: int = 4
     models: int = 4
     families: int = 2
@@ -106,6 +111,7 @@ class TrainConfig:
     run_range: tuple[int, int] = (200, 5000)
     horizon: str = "known"
     objective: str = "log"
+    objective_least: float = 1e-6
     objective_every: int = 1
     growth_limit: float = 1e6
     second_derivatives: bool = True
@@ -150,7 +156,7 @@ class TrainConfig:
         check("unroll", self.unroll % self.objective_every == 0,
               f"a multiple of objective_every={self.objective_every}")
         for name in ("perturbation", "run_scale", "growth_limit", "meta_learning_rate",
-                     "clip_entry"):
+                     "clip_entry", "objective_least"):
             check(name, getattr(self, name) > 0, "a positive number")
         check("warmup", self.warmup >= 0, "at least 0")
         check("clip_member", self.clip_member >= 0, "at least 0")
@@ -160,12 +166,17 @@ class TrainConfig:
         ordered("learning_rate", 1e-30)
         check("members", self.members > 1 or self.estimator != "mix",
               "at least 2 with estimator='mix', which needs their variance")
-        try:
-            re.compile(self.trainable)
-        except re.error as error:
-            raise ValueError(
-                f"`trainable` must be a regular expression, got {self.trainable!r} ({error})."
-            ) from None
+        check("units", isinstance(self.units, dict), "a dict")
+        for name, expressions in (("trainable", [self.trainable]), ("units", self.units)):
+            for expression in expressions:
+                try:
+                    re.compile(expression)
+                except re.error as error:
+                    raise ValueError(
+                        f"`{name}` must be a regular expression, got {expression!r} ({error})."
+                    ) from None
+        check("units", all(checks.is_number(unit) and unit > 0 for unit in self.units.values()),
+              "positive numbers by regular expressions")
         kind = kinds()[self.network_config.kind]
         check("horizon", self.horizon == "known" or "horizon" not in kind.needs,
               f"'known' for the kind {kind.Config.NAME!r}, which reads the number of steps")
@@ -175,6 +186,11 @@ class TrainConfig:
     def trains(self, name: str) -> bool:
         """Whether the meta-parameter of this name is trained."""
         return re.fullmatch(self.trainable, name) is not None
+
+    def unit(self, name: str) -> float:
+        """What counts as 1 of the meta-parameter of this name."""
+        return next(
+            (unit for pattern, unit in self.units.items() if re.fullmatch(pattern, name)), 1.0)
 
     @property
     def network_config(self) -> NetworkConfig:

@@ -54,10 +54,11 @@ def for_each_member(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def perturb(key: jax.Array, meta: Meta, config: TrainConfig) -> Meta:
-    """Independent N(0, perturbation^2) for every meta-parameter that is trained, 0 for others."""
+    """Independent N(0, perturbation^2), in its unit, for every meta-parameter that is trained, 0
+    for others."""
     keys = jax.random.split(key, len(meta))
     return {
-        name: config.perturbation * jax.random.normal(k, meta[name].shape)
+        name: config.perturbation * config.unit(name) * jax.random.normal(k, meta[name].shape)
         if config.trains(name) else jnp.zeros_like(meta[name])
         for k, name in zip(keys, sorted(meta))
     }
@@ -301,7 +302,9 @@ class Full(TBPTT):
 
 
 class _Evolution(Estimator):
-    """What the evolution strategies share: compiled truncations of any number of segments."""
+    """What the evolution strategies share: compiled truncations of any number of segments, and the
+    slope that a difference of losses says: (L(meta + e) - L(meta - e)) e / (2 s^2), with s the
+    standard deviation of e."""
 
     def __init__(self, family: Family, config: TrainConfig, sharding: Any = None) -> None:
         super().__init__(family, config, sharding)
@@ -326,6 +329,14 @@ class _Evolution(Estimator):
         total, tasks = jax.lax.fori_loop(0, segments, segment, (zeros, tasks))
         return total / segments, tasks
 
+    def _slope(self, difference: jax.Array, change: Meta) -> Meta:
+        """Of losses that differ by (...) under perturbations (..., *shape) of either sign."""
+        axes = difference.ndim
+        deviation = {name: self.config.perturbation * self.config.unit(name) for name in change}
+        return {
+            name: jnp.tensordot(difference, e, axes=axes) / (2 * deviation[name]**2)
+            for name, e in change.items()}
+
     @abc.abstractmethod
     def _estimate(
         self, meta: Meta, state: Any, keys: jax.Array, segments: jax.Array
@@ -348,14 +359,11 @@ class ES(_OneSided, _Evolution):
     """
 
     def _estimate(self, meta, state, keys, segments):
-        scale = self.config.perturbation
-
         def member(tasks: Tasks, key: jax.Array) -> tuple[Meta, jax.Array, Tasks]:
             change = perturb(key, meta, self.config)
             up, after = self._run(_add(meta, change, 1.0), tasks, segments)
             down, _ = self._run(_add(meta, change, -1.0), tasks, segments)
-            weight = jnp.mean(up - down) / (2 * scale**2)
-            return jax.tree.map(lambda e: weight * e, change), (up + down) / 2, after
+            return self._slope(jnp.mean(up - down), change), (up + down) / 2, after
 
         gradients, losses, tasks = for_each_member(member, state, keys)
         return Estimate(gradients, losses), tasks
@@ -406,15 +414,12 @@ class PES(_Evolution):
         return [state.up]
 
     def _estimate(self, meta, state, keys, segments):
-        scale = self.config.perturbation
-
         def member(state: PESState, key: jax.Array) -> tuple[Meta, jax.Array, PESState]:
             change = perturb(key, meta, self.config)
             total = jax.tree.map(lambda sum_, e: sum_ + e, state.total, change)
             up_losses, up = self._run(_add(meta, change, 1.0), state.up, segments)
             down_losses, down = self._run(_add(meta, change, -1.0), state.down, segments)
-            weights = (up_losses - down_losses) / (2 * scale**2 * self.config.models)
-            gradient = jax.tree.map(lambda t: jnp.tensordot(weights, t, axes=1), total)
+            gradient = self._slope((up_losses - down_losses) / self.config.models, total)
             return gradient, (up_losses + down_losses) / 2, PESState(up, down, total)
 
         gradients, losses, state = for_each_member(member, state, keys)
@@ -470,8 +475,6 @@ class NRES(_Evolution):
         return [state.up]
 
     def _estimate(self, meta, state, keys, segments):
-        scale = self.config.perturbation
-
         def member(state: NRESState, key: jax.Array) -> tuple[Meta, jax.Array, NRESState]:
             first = jnp.all(state.up.step == 0)
             change = jax.tree.map(
@@ -479,8 +482,7 @@ class NRES(_Evolution):
                 state.change)
             up_losses, up = self._run(_add(meta, change, 1.0), state.up, segments)
             down_losses, down = self._run(_add(meta, change, -1.0), state.down, segments)
-            weight = jnp.mean(up_losses - down_losses) / (2 * scale**2)
-            gradient = jax.tree.map(lambda e: weight * e, change)
+            gradient = self._slope(jnp.mean(up_losses - down_losses), change)
             return gradient, (up_losses + down_losses) / 2, NRESState(up, down, change)
 
         gradients, losses, state = for_each_member(member, state, keys)

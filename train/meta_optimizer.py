@@ -16,7 +16,7 @@ class CleanGradient(NamedTuple):
     """The meta-gradient of one estimate, fit to be used.
 
     Attributes:
-        gradient: by name; the mean over members, each clipped.
+        gradient: by name, in units; the mean over members, each clipped.
         norms: (G,) norms of the members' gradients before clipping to `clip_member`.
         signal: norm of the members' mean gradient over the mean of their norms, before clipping:
             1 where they agree, 1 / sqrt(G) where they have nothing in common.
@@ -33,15 +33,16 @@ class CleanGradient(NamedTuple):
 
 
 def clean(gradients: Meta, config: TrainConfig) -> CleanGradient:
-    """Entries that are not finite or not to be trained become 0, the others are clipped to
-    `clip_entry`; then each member's gradient is scaled to a norm of at most `clip_member`, so that
-    one diverging member cannot dominate, and the members are averaged.
+    """Gradients by units. Entries that are not finite or not to be trained become 0, the others are
+    clipped to `clip_entry`; then each member's gradient is scaled to a norm of at most
+    `clip_member`, so that one diverging member cannot dominate, and the members are averaged.
 
     Args:
         gradients: by name, (G, ...).
     """
     gradients = {
-        name: g if config.trains(name) else jnp.zeros_like(g) for name, g in gradients.items()}
+        name: g * config.unit(name) if config.trains(name) else jnp.zeros_like(g)
+        for name, g in gradients.items()}
     finite = jax.tree.map(jnp.isfinite, gradients)
     total = sum(leaf.size for leaf in jax.tree.leaves(gradients))
     bad = sum(jnp.sum(~leaf) for leaf in jax.tree.leaves(finite)) / total

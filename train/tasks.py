@@ -258,7 +258,9 @@ class Family:
         return jax.vmap(self.problem.objective)(tuple(self.layout.unflatten(at)), instance)
 
     def _meta_objective(self, objectives: jax.Array, first: jax.Array) -> jax.Array:
-        """log(f / (f_0 + 1e-6) + 1e-6), or f / f_0 (paper, section 4.2), finite whatever f is."""
+        """log(f / (f_0 + 1e-6) + least), or f / f_0 (paper, section 4.2), finite whatever f is."""
         ratio = objectives / (first + 1e-6)
         ratio = jnp.where(jnp.isfinite(ratio), jnp.minimum(ratio, 1e9), 1e9)
-        return jnp.log(ratio + 1e-6) if self.config.objective == "log" else ratio
+        if self.config.objective == "plain":
+            return ratio
+        return jnp.log(ratio + self.config.objective_least)

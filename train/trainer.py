@@ -120,8 +120,12 @@ class Trainer:
         self, meta: Meta, average: Meta, state: Any, gradients: list[Meta], step: jax.Array
     ) -> Any:
         gradient = jax.tree.map(lambda *g: sum(g) / len(g), *gradients)
-        updates, state = self.optimizer.update(gradient, state, meta)
-        meta = optax.apply_updates(meta, updates)
+        # The optimizer sees units.
+        units = {name: self.config.unit(name) for name in meta}
+        updates, state = self.optimizer.update(
+            gradient, state, {name: value / units[name] for name, value in meta.items()})
+        meta = optax.apply_updates(
+            meta, {name: units[name] * update for name, update in updates.items()})
         # The average forgets the start as fast as it has steps to put in its place.
         decay = jnp.minimum(self.config.average, step / (step + 9.0))
         average = jax.tree.map(lambda a, m: decay * a + (1 - decay) * m, average, meta)

@@ -194,13 +194,13 @@ COMMON = ("--synthetic", "--image_size=16", "--classes=3", "--batch_size=4", "--
           "--every=4", "--log_every=2", "--validation_examples=6")
 
 
-def test_a_killed_run_resumes_to_the_same_numbers(capsys, tmp_path):
+def test_a_killed_run_resumes_to_the_same_numbers(capsys, tiny, tmp_path):
     """With averaging, loss scaling, accumulated gradients and a moving average at once."""
     policy = keras.config.dtype_policy()
     flags = (*COMMON, "--precision=mixed_float16", "--accumulate=2", "--ema=0.9")
     killed = tmp_path / "killed"
     process = subprocess.Popen(
-        [sys.executable, "-m", "eval", "imagenet", "--model=resnetv2_small", *flags,
+        [sys.executable, "tests/eval/tiny_imagenet.py", "--model=resnetv2_small", *flags,
          f"--out={killed}"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         while not list(killed.glob("hrnn/checkpoint-*")) and process.poll() is None:

@@ -90,6 +90,17 @@ def test_es_converges_to_the_slope_of_the_smoothed_objective():
     assert abs(gradients.mean() + np.sin(0.7)) > 20 * error
 
 
+@pytest.mark.parametrize("kind", [estimators.ES, estimators.PES, estimators.NRES])
+def test_perturbations_are_in_units_and_slopes_are_not(kind):
+    same = {"models": 1, "members": 5, "unroll": 1}
+    one = TrainConfig(perturbation=0.5, **same)
+    other = TrainConfig(perturbation=0.1, units={"y": 3.0, "x|z": 5.0}, **same)
+    meta = {"x": jnp.float32(0.7)}
+    np.testing.assert_allclose(*(
+        _mean_gradient(kind(_Cosine(config, 1), config), meta, 2) for config in (one, other)),
+        rtol=1e-5)
+
+
 @pytest.mark.parametrize("horizon", [1, 2, 5])
 @pytest.mark.parametrize("kind", [estimators.PES, estimators.NRES])
 def test_evolution_is_unbiased_across_truncations_where_tbptt_is_not(kind, horizon):
@@ -157,6 +168,13 @@ def test_members_out_of_bounds_are_left_out_and_counted():
     assert float(cleaned.signal) == pytest.approx(0.6)
     everything = clean({"a": 100 * gradients["a"]}, config)
     assert float(everything.left_out) == 1 and not np.any(everything.gradient["a"])
+
+
+def test_norms_are_in_units():
+    config = TrainConfig(clip_member=5.0, units={"a": 0.01})
+    cleaned = clean({"a": jnp.array([[300.0, 400.0]]), "b": jnp.array([[12.0]])}, config)
+    np.testing.assert_allclose(cleaned.norms, [13.0], rtol=1e-6)
+    np.testing.assert_allclose(cleaned.gradient["a"], np.array([3.0, 4.0]) * 5 / 13, rtol=1e-6)
 
 
 def test_mix_weighs_by_the_other_ones_variance():
