@@ -33,8 +33,8 @@ def define_flags(options: flags.FlagValues, out: str) -> None:
                         "it, scikit-learn's digits take their place.", flag_values=options)
     flags.DEFINE_string("imagenet_dir", None, "Where TFDS has prepared imagenet2012, for figure "
                         "4b. Without it, generated images take its place.", flag_values=options)
-    flags.DEFINE_string("weights", "default", "Name or path of the learned optimizer's weights.",
-                        flag_values=options)
+    flags.DEFINE_list("weights", ["paper", "default"], "Names or paths of learned optimizers' "
+                      "weights; the verdict is on the first.", flag_values=options)
     flags.DEFINE_integer("processes", os.cpu_count() or 1, "Runs at a time.", lower_bound=1,
                          flag_values=options)
     flags.DEFINE_string("out", out, "Folder for the figures.", flag_values=options)
@@ -53,10 +53,14 @@ def context(options: flags.FlagValues) -> Context:
         UsageError: if there are no such weights or data, or Keras is not on JAX.
     """
     cli.need_jax()
-    cli.check_weights(options.weights)
+    if not options.weights:
+        raise cli.UsageError("--weights must name some")
+    for name in options.weights:
+        cli.check_weights(name)
     try:
         return Context(options.budget, options.data_dir, options.store, options.processes,
-                       options.weights, options.imagenet_dir)
+                       {Path(name).stem: name for name in options.weights},
+                       options.imagenet_dir)
     except ValueError as error:
         raise cli.UsageError(f"--data_dir: {error}") from None
 
@@ -71,7 +75,7 @@ def make(figure: str, given: Context, options: flags.FlagValues) -> dict[str, An
     budget = given.budget
     record = {
         "figure": figure, "title": of.TITLE, "claim": of.CLAIM, "budget": options.budget,
-        "command": command(figure, options), "weights": weights(options.weights),
+        "command": command(figure, options), "weights": ", ".join(map(weights, options.weights)),
         "data": f"{len(given.images.y_train):,} images of "
                 f"{'MNIST' if options.data_dir else 'scikit-learn digits'}",
         "seeds": list(budget.seeds), "grid_seeds": list(budget.grid_seeds),
@@ -89,8 +93,8 @@ def command(figure: str, options: flags.FlagValues) -> str:
     parts = [f"python -m eval figure {figure} --budget {options.budget}"]
     if options.data_dir:
         parts.append("--data_dir MNIST")
-    if options.weights != "default":
-        parts.append(f"--weights {options.weights}")
+    if options["weights"].present:
+        parts.append(f"--weights {','.join(options.weights)}")
     return " ".join(parts)
 
 

@@ -32,8 +32,7 @@ def measure(context: Context) -> dict[str, Any]:
     budget = context.budget
     (trained,) = context.store().results([training(budget.lstm_meta_steps)], "LSTM")
     learned = {
-        compare.NAMES["hrnn"]: context.weights,
-        LSTM: context.weights_file(meta_run.weights(trained))}
+        **context.weights, LSTM: context.weights_file(meta_run.weights(trained))}
     panels = {
         network: compare.compare(context, network, budget.carry_over_steps, tuned=("adam",),
                                  untuned=(), learned=learned)
@@ -41,18 +40,19 @@ def measure(context: Context) -> dict[str, Any]:
     return {
         "panels": panels, "meta_training": trained["curve"],
         "meta_training_seconds": trained["seconds"], "table": compare.table(panels),
-        "verdict": verdict(panels)}
+        "verdict": compare.verdict_of_each(
+            list(context.weights), lambda name: verdict(panels, name))}
 
 
-def verdict(panels: dict[str, list[compare.Series]]) -> dict[str, Any]:
+def verdict(panels: dict[str, list[compare.Series]], name: str) -> dict[str, Any]:
     """It holds if the LSTM comes within twice Adam's loss with sigmoid units only, and ours comes
     within it with both."""
     ratios = {
-        (name, network): compare.final(next(s for s in series if s["name"] == name))
+        (of, network): compare.final(compare.named(series, of))
         / compare.final(compare.best(series, "tuned"))
-        for network, series in panels.items() for name in (LSTM, compare.NAMES["hrnn"])}
+        for network, series in panels.items() for of in (LSTM, name)}
     sigmoid, relu = (ratios[LSTM, network] for network in NETWORKS)
-    ours = [ratios[compare.NAMES["hrnn"], network] for network in NETWORKS]
+    ours = [ratios[name, network] for network in NETWORKS]
     lstm = (f"The LSTM ends at {sigmoid:.1f} times the loss of tuned Adam with sigmoid units and "
             f"at {relu:.1f} times with ReLU units; ours at {ours[0]:.2f} and {ours[1]:.2f} times.")
     if sigmoid > 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from eval.runs.run import Run
 from eval.runs.store import Store
 
 NAMES = {
-    "hrnn": "HierarchicalLOpt", "adam": "Adam", "rmsprop": "RMSProp", "sgd": "SGD, momentum",
+    "hrnn": "HierarchicalLOpt", "paper": "paper", "default": "default", "rule": "rule",
+    "adam": "Adam", "rmsprop": "RMSProp", "sgd": "SGD, momentum",
     "adamw": "AdamW", "schedule_free": "schedule-free AdamW", "prodigy": "Prodigy",
     "dadapt": "D-Adaptation", "muon": "Muon (a matrix's spectral norm)",
     "sgd_plain": "SGD (spectral)", "switch_sgd": "greedy switch",
@@ -23,7 +25,8 @@ NAMES = {
     **{f"sgd_{value:g}": f"SGD, momentum {value:g}" for value in optimizers.MOMENTA},
 }
 # The same in every panel of every figure; others are black.
-COLOURS = {NAMES["hrnn"]: pictures.VERMILION, **dict(zip(
+COLOURS = {NAMES["hrnn"]: pictures.VERMILION, NAMES["default"]: pictures.VERMILION,
+           NAMES["paper"]: pictures.PURPLE, **dict(zip(
     (NAMES[name] for name in ("adam", "rmsprop", "sgd", "adamw", "schedule_free", "prodigy")),
     pictures.QUIET))}
 Series = dict[str, Any]
@@ -51,7 +54,7 @@ def compare(
     """
     budget = context.budget
     store = store or context.store()
-    learned = {NAMES["hrnn"]: context.weights} if learned is None else learned
+    learned = context.weights if learned is None else learned
     fixed = {
         **{(name, "learned"): [Run(network, optimizers.LEARNED, steps, seed=seed, weights=weights)
                                for seed in budget.seeds] for name, weights in learned.items()},
@@ -97,6 +100,20 @@ def _numbers(values: Any) -> list[float | None]:
 def final(series: Series) -> float:
     """The median of the final losses, infinite if the median run diverged."""
     return float(np.median([math.inf if loss is None else loss for loss in series["final"]]))
+
+
+def named(series: list[Series], name: str) -> Series:
+    """The one of this name."""
+    return next(s for s in series if s["name"] == name)
+
+
+def verdict_of_each(
+    names: list[str], judge: Callable[[str], dict[str, Any]]
+) -> dict[str, Any]:
+    """The verdict on the first of the weights, and beside it what is to be said of the others."""
+    found = {name: judge(name) for name in names}
+    said = [f"`{name}`: {of_name['sentence']}" for name, of_name in found.items()]
+    return {"holds": found[names[0]]["holds"], "sentence": " ".join(said)}
 
 
 def best(series: list[Series], kind: str) -> Series:

@@ -110,7 +110,7 @@ class Context:
         data_dir: of MNIST; None: scikit-learn's digits in its place.
         folder: of the results.
         processes: that runs are shared out to.
-        weights: of the learned optimizer.
+        weights: of learned optimizers, by the names that are shown.
         imagenet_dir: where TFDS has ImageNet; None: generated images in its place.
 
     Attributes:
@@ -120,7 +120,7 @@ class Context:
 
     def __init__(
         self, budget: str, data_dir: str | None, folder: str | os.PathLike[str], processes: int,
-        weights: str, imagenet_dir: str | None = None,
+        weights: dict[str, str], imagenet_dir: str | None = None,
     ) -> None:
         self.budget = BUDGETS[budget]
         self.folder = Path(folder)

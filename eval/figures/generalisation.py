@@ -26,7 +26,8 @@ def measure(context: Context) -> dict[str, Any]:
         for network in budget.others}
     return {"data": f"{len(context.images.y_train):,} images, and for the transformer the manual "
                     "that Python's `help` shows",
-            "panels": panels, "table": compare.table(panels), "verdict": verdict(panels)}
+            "panels": panels, "table": compare.table(panels), "verdict": compare.verdict_of_each(
+                list(context.weights), lambda name: verdict(panels, name))}
 
 
 def _data(network: str, context: Context) -> Data | None:
@@ -38,11 +39,11 @@ def _data(network: str, context: Context) -> Data | None:
     return None
 
 
-def verdict(panels: dict[str, list[compare.Series]]) -> dict[str, Any]:
+def verdict(panels: dict[str, list[compare.Series]], name: str) -> dict[str, Any]:
     """As figure 4a's, and how it does beside the best untuned optimizer."""
-    tuned = mnist.verdict(panels)
+    tuned = mnist.verdict(panels, name)
     better = sum(
-        compare.final(compare.best(series, "learned"))
+        compare.final(compare.named(series, name))
         < compare.final(compare.best(series, "untuned")) for series in panels.values())
     return {"holds": tuned["holds"], "sentence":
             f"{tuned['sentence']} It ends lower than the best of the untuned on {better}."}

@@ -22,20 +22,21 @@ def measure(context: Context) -> dict[str, Any]:
             context, network,
             budget.conv_steps if network.startswith("conv") else budget.steps)
         for network in budget.networks}
-    return {"panels": panels, "table": compare.table(panels), "verdict": verdict(panels)}
+    return {"panels": panels, "table": compare.table(panels), "verdict": compare.verdict_of_each(
+        list(context.weights), lambda name: verdict(panels, name))}
 
 
-def verdict(panels: dict[str, list[compare.Series]]) -> dict[str, Any]:
-    """Whether the learned optimizer ends at most `ABOUT` times as high as the best tuned one."""
+def verdict(panels: dict[str, list[compare.Series]], name: str) -> dict[str, Any]:
+    """Whether this learned optimizer ends at most `ABOUT` times as high as the best tuned one."""
     parts, good = [], 0
     for network, series in panels.items():
-        learned, best = (compare.best(series, kind) for kind in ("learned", "tuned"))
+        learned, best = compare.named(series, name), compare.best(series, "tuned")
         ratio = compare.final(learned) / compare.final(best)
         good += ratio <= ABOUT
         parts.append(f"{ratio:.2f} times that of {best['name']} on {network}")
     return {
         "holds": good == len(panels),
-        "sentence": f"Untuned, HierarchicalLOpt ends at {', '.join(parts)}: at most {ABOUT} times "
+        "sentence": f"As it comes it ends at {', '.join(parts)}: at most {ABOUT} times "
                     f"the best tuned optimizer's loss on {good} of {len(panels)} networks."}
 
 

@@ -17,6 +17,7 @@ from matplotlib import ticker
 # Of numbers: as the colour-blind see it, too, from dark to light.
 MAP = "viridis"
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+PURPLE = "#6A3D9A"
 # For what stands beside something in vermilion.
 QUIET = (BLUE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", GREY)
 

@@ -36,7 +36,7 @@ from hrnn_opt.networks.functions import affine
 from hrnn_opt.networks.hrnn.cells import GlobalRNN, ParameterRNN, TensorRNN
 from hrnn_opt.places import backend
 from hrnn_opt.places.layout import Layout, block_sums
-from hrnn_opt.places.sweep import Moved, sweep
+from hrnn_opt.places.sweep import Moved, hold, sweep
 from hrnn_opt.registry import register
 
 # Of the factor of a tensor's updates, and of that of its shrinkage, either way.
@@ -215,21 +215,25 @@ class EquivariantRNN(LearnedOptimizer):
         read = affine(weights, ops.cast(state["tensor_hidden"], "float32"))[0]
         return ops.exp(bound * ops.tanh(read))
 
-    def _move(self, state: State, given: list[Any], used_lanes: Any) -> Moved:
+    def _move(self, state: State, given: list[Any], used_lanes: Any, moves: Any | None) -> Moved:
         """The parameters' level, of all blocks or some, given what comes from above."""
         scales = self.config.time_scales
         gradient, bias, decays, means = given
         of_tensor, floor = ops.unstack(means, 2)
-        averages = decays[:scales] * state["averages"] + (1.0 - decays[:scales]) * gradient
+        averages = hold(
+            moves, decays[:scales] * state["averages"] + (1.0 - decays[:scales]) * gradient,
+            state["averages"])
         kept = decays[scales]
-        mean_square = kept * state["mean_square"] + (1.0 - kept) * ops.square(gradient)
+        mean_square = hold(
+            moves, kept * state["mean_square"] + (1.0 - kept) * ops.square(gradient),
+            state["mean_square"])
         m = accumulators.scaled(averages, mean_square, floor)
         # Where no gradient has been there is nothing to compare.
         share = mean_square / ops.where(of_tensor > 0, of_tensor, 1.0)
         x = ops.concatenate([
             ops.abs(m), m[:-1] * m[1:],
             ops.expand_dims(0.25 * ops.log(share + _LEAST_SHARE), 0)])
-        hidden = self.parameter_rnn(x, state["hidden"], bias)
+        hidden = hold(moves, self.parameter_rnn(x, state["hidden"], bias), state["hidden"])
         weights = affine(self.gates, hidden) + _over_features(self.shortcut, gradient)
         update = sum(ops.unstack(weights * m, scales))
         return Moved(

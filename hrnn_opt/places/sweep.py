@@ -35,8 +35,22 @@ class Moved(NamedTuple):
     sums: Sequence[Any]
 
 
-# (state in float32, what is given, used lanes) -> Moved; all of the same blocks.
-Move = Callable[[dict[str, Any], list[Any], Any], Moved]
+# (state in float32, what is given, used lanes, which blocks are moved) -> Moved; all of the same
+# blocks. Which are moved is (B, 1) booleans, or None for all; the others the move holds.
+Move = Callable[[dict[str, Any], list[Any], Any, Any | None], Moved]
+
+
+def hold(moves: Any | None, new: Any, old: Any) -> Any:
+    """The new state of what is moved, and the old one of what is not.
+
+    What is computed of a new state is best computed of this: of what is read both before and after
+    it, XLA makes two arrays.
+
+    Args:
+        moves: (B, 1) booleans, or None for all.
+        new, old: (..., B, L).
+    """
+    return new if moves is None else ops.where(moves, new, old)
 
 
 def sweep(
@@ -78,11 +92,9 @@ def _moved(
     move: Move, state: dict[str, Any], given: Sequence[Any], used_lanes: Any, lanes: Any
 ) -> Moved:
     moved = move(
-        {name: ops.cast(x, "float32") for name, x in state.items()}, list(given), used_lanes)
-    after = {name: ops.cast(moved.state[name], x.dtype) for name, x in state.items()}
-    if lanes is not None:
-        after = {name: ops.where(lanes, x, state[name]) for name, x in after.items()}
-    return moved._replace(state=after)
+        {name: ops.cast(x, "float32") for name, x in state.items()}, list(given), used_lanes, lanes)
+    return moved._replace(
+        state={name: ops.cast(moved.state[name], x.dtype) for name, x in state.items()})
 
 
 def _at_once() -> int:

@@ -3,6 +3,7 @@ import html
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -116,7 +117,7 @@ def test_mnist_figure_and_the_report_of_it(capsys, tmp_path, inline, data_dir):
     rows = {row[0]: row for row in record["table"]["rows"]}
     # The formula: 0.1 at a rate of 0.01, and for those without a rate.
     assert rows["Adam"][2] == "0.100 (0.01)"
-    assert rows["Prodigy"][2] == rows["HierarchicalLOpt"][2] == "0.100"
+    assert rows["Prodigy"][2] == rows["paper"][2] == rows["default"][2] == "0.100"
     assert record["verdict"]["holds"]
     # A search on one seed, and the best rate on the others too.
     of_adam = [run for run in inline.runs
@@ -125,7 +126,7 @@ def test_mnist_figure_and_the_report_of_it(capsys, tmp_path, inline, data_dir):
     (summary,) = figure(capsys, tmp_path, "report", "--figures=")
     assert summary["verdict"] == record["verdict"]
     text = (tmp_path / "out" / "report.md").read_text()
-    page = html.unescape((tmp_path / "out" / "report.html").read_text())
+    page = re.sub("</?code>", "`", html.unescape((tmp_path / "out" / "report.html").read_text()))
     for part in (record["claim"], record["verdict"]["sentence"], "It holds.", record["command"],
                  "Not made: 2, 3, 4b, 5, 6, 7, generalisation, switch."):
         assert part in text
@@ -225,8 +226,8 @@ def series(**medians):
 def test_verdicts_say_what_was_seen():
     def carries(sigmoid, relu):
         return carry_over.verdict({
-            "mlp_sigmoid": series(Adam=1.0, HierarchicalLOpt=1.0, **{carry_over.LSTM: sigmoid}),
-            "mlp_relu": series(Adam=1.0, HierarchicalLOpt=1.0, **{carry_over.LSTM: relu})})
+            "mlp_sigmoid": series(Adam=1.0, ours=1.0, **{carry_over.LSTM: sigmoid}),
+            "mlp_relu": series(Adam=1.0, ours=1.0, **{carry_over.LSTM: relu})}, "ours")
 
     assert carries(1.5, 9.0)["holds"] is True
     assert carries(1.5, 2.0)["holds"] is False
@@ -242,22 +243,29 @@ def test_verdicts_say_what_was_seen():
     assert ablated(0, 1, 0.1) is None
 
     def swept(ours, theirs):
-        panel = [{"name": "HierarchicalLOpt", "decades": ours}, {"name": "Adam", "decades": theirs}]
-        return learning_rates.verdict({"task": panel}, True)["holds"]
+        panel = [{"name": name, "decades": decades, "learned": name != "Adam"}
+                 for name, decades in (("others", 9), ("ours", ours), ("Adam", theirs))]
+        return learning_rates.verdict({"task": panel}, "ours", True)["holds"]
 
     assert swept(4, 2) and not swept(3, 2)
-    panels = {"a": series(Adam=1.0, HierarchicalLOpt=0.5)}
+    panels = {"a": series(Adam=1.0, others=0.2, ours=0.5)}
     for one in ("tuned on each", "untuned"):
         panels["a"].append({"name": "Adam", "kind": one, "final": [0.1]})
-    found = home_turf.verdict(panels)
+    found = home_turf.verdict(panels, "ours")
     assert found["holds"]
     assert "on 1, than the best tuned on each problem on 0" in found["sentence"]
+    panels["a"][2]["final"] = [2.0]
+    assert not home_turf.verdict(panels, "ours")["holds"]
+    both = compare.verdict_of_each(
+        ["ours", "others"], lambda name: home_turf.verdict(panels, name))
+    assert not both["holds"]
+    assert re.match("`ours`: .* `others`: ", both["sentence"])
 
 
 def test_swept_rates_count_by_decades():
     results = [[{"diverged": loss is None, "final_training_loss": loss}]
                for loss in (1.0, 0.2, 0.1, None)]
-    found = learning_rates._series("adam", (1e-4, 1e-3, 1e-2, 1e-1), results)
+    found = learning_rates._series("adam", False, (1e-4, 1e-3, 1e-2, 1e-1), results)
     assert found["decades"] == 2
     assert found["median"] == [1.0, 0.2, 0.1, None]
     assert np.isclose(found["lowest"], 0.1)

@@ -184,9 +184,9 @@ def test_moving_some_blocks_at_a_time_changes_nothing(switches, blocks, monkeypa
     whole, expected = compiled(functools.partial(ours.step, layout))(whole, gradients[1])
     parts, move = [], HierarchicalRNN._move
 
-    def watched(self, state, given, used_lanes):
+    def watched(self, state, given, used_lanes, moves):
         parts.append(given[0].shape[0])
-        return move(self, state, given, used_lanes)
+        return move(self, state, given, used_lanes, moves)
 
     monkeypatch.setattr(HierarchicalRNN, "_move", watched)
     monkeypatch.setattr(

@@ -20,6 +20,8 @@ import problems
 from tests.problems.helpers import write_mnist
 
 STEPS = 20
+# Compiling is what takes time here.
+QUICKLY = {"compiler_options": {"xla_backend_optimization_level": 0}}
 
 
 def norm(tensors):
@@ -94,7 +96,7 @@ def test_meta_gradient_is_finite(group, mnist_folder):
         )
     keys = jax.random.split(jax.random.key(0), len(group))
     numbers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[p.numbers for p in group])
-    instance, parameters, batches = jax.jit(jax.vmap(prepare(first)))(keys, numbers)
+    instance, parameters, batches = jax.jit(jax.vmap(prepare(first)), **QUICKLY)(keys, numbers)
     count = len(group)
 
     def batch(i):
@@ -102,7 +104,7 @@ def test_meta_gradient_is_finite(group, mnist_folder):
 
     zeros = jax.tree.map(jnp.zeros_like, parameters)
     log_factor, rate = jnp.zeros(count), jnp.zeros(count)
-    step = jax.jit(jax.vmap(differentiate(first)))
+    step = jax.jit(jax.vmap(differentiate(first)), **QUICKLY)
     rate = step(instance, parameters, batch(0), rate, log_factor, zeros)[3]
 
     states = [parameters]

@@ -78,8 +78,8 @@ def test_another_configuration_is_refused_by_name(tmp_path):
 
 
 def _command(out, cache, *more):
-    network = json.dumps(dict(
-        parameter_units=2, tensor_units=2, global_units=0, time_scales=2))
+    # Of all kinds the quickest to compile.
+    network = json.dumps({"kind": "direction"})
     command = [
         sys.executable, "-m", "train", "--suite", "bowl", "--network", network,
         "--estimator", "pes", "--members", "2", "--models", "1", "--families", "1", "--unroll", "4",
@@ -105,7 +105,7 @@ def test_killed_at_any_moment_it_ends_in_the_same_numbers(tmp_path):
         process = _command(broken, tmp_path / "cache", *(["--resume"] if before else []))
         target = before + rng.randint(2, 6)
         while process.poll() is None:
-            if kills < 3 and log.exists() and len(log.read_text().splitlines()) >= target:
+            if kills < 2 and log.exists() and len(log.read_text().splitlines()) >= target:
                 time.sleep(rng.random() * 0.05)
                 process.send_signal(signal.SIGKILL)
                 kills += 1
@@ -115,7 +115,7 @@ def test_killed_at_any_moment_it_ends_in_the_same_numbers(tmp_path):
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, output.decode()
-    assert kills == 3
+    assert kills == 2
     assert (tmp_path / "whole/last.safetensors").read_bytes() == (
         broken / "last.safetensors").read_bytes()
     steps = [json.loads(line)["step"] for line in (broken / "log.jsonl").read_text().splitlines()]

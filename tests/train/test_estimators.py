@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import problems
-from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig, Seen
+from hrnn_opt import Direction, HierarchicalRNN, HierarchicalRNNConfig, Seen
 from train import estimators, lengths, machine
 from train.config import TrainConfig
 from train.meta_optimizer import clean
@@ -185,16 +185,14 @@ def test_mix_weighs_by_the_other_ones_variance():
     np.testing.assert_allclose(mixed[:, 1], a[:, 1], atol=1e-6)
 
 
-@pytest.mark.parametrize("lookahead, objective, segments", [
-    (True, "plain", 1), (False, "log", 2)])
-def test_tbptt_over_one_truncation_is_the_exact_gradient(lookahead, objective, segments):
+def test_tbptt_over_one_truncation_is_the_exact_gradient():
     """Against plain Python: no scan, no rematerialisation, no segments, no members, no models side
-    by side."""
-    steps = 4
+    by side. With lookahead, and log(f / f_0)."""
+    steps, segments = 4, 2
     network_config = HierarchicalRNNConfig(
-        parameter_units=3, tensor_units=4, global_units=2, time_scales=2, lookahead=lookahead)
+        parameter_units=3, tensor_units=4, global_units=2, time_scales=2, lookahead=True)
     config = TrainConfig(
-        members=2, models=2, unroll=steps // segments, objective=objective,
+        members=2, models=2, unroll=steps // segments,
         network=network_config.to_dict(), initial_learning_rate=(1e-2, 1e-1))
     network = HierarchicalRNN(network_config, seed=3)
     problem = problems.SumOf([problems.Quadratic(3), problems.Quadratic(2, noise_stdev=0.3)])
@@ -220,10 +218,10 @@ def test_tbptt_over_one_truncation_is_the_exact_gradient(lookahead, objective, s
             gradient = problem.gradient(tuple(family.layout.unflatten(location)), instance, batch)
             inner, step = network.stateless_step(
                 meta, family.layout, inner, Seen(family.layout.flatten(gradient)))
-            location = true - step.ahead if lookahead else true - step.update
+            location = true - step.ahead
             true = true - step.update
             f = problem.objective(tuple(family.layout.unflatten(true)), instance) / (first + 1e-6)
-            terms.append(jnp.log(f + 1e-6) if objective == "log" else f)
+            terms.append(jnp.log(f + 1e-6))
         return sum(terms) / steps
 
     exact = jax.jit(
@@ -240,16 +238,27 @@ def test_tbptt_over_one_truncation_is_the_exact_gradient(lookahead, objective, s
                 estimate.gradients[name][g], expected, atol=2e-4 * scale, err_msg=name)
 
 
+@pytest.mark.parametrize("objective, expected", [
+    ("plain", [0.5, 2.0, 1e9]), ("log", np.log([0.501, 2.001, 1e9]))])
+def test_the_meta_objective_is_of_shares_of_the_start(objective, expected):
+    config = TrainConfig(objective=objective, objective_least=1e-3)
+    family = Family([problems.Quadratic(2)], Direction(), config)
+    np.testing.assert_allclose(family._meta_objective(
+        jnp.array([2.0, 8.0, jnp.nan]), jnp.full(3, 4.0)), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("estimator", ["tbptt", "full", "es", "pes", "nres"])
-def test_only_what_is_trainable_moves(estimator):
+def test_only_what_is_trainable_moves_and_in_its_unit(estimator):
     trainer = Trainer(TrainConfig(
-        suite="bowl", trainable="direction_.*", estimator=estimator, members=1, models=1,
-        families=1, unroll=2, run_range=(2, 2), warmup=0))
+        suite="bowl", network={"kind": "direction"}, trainable="average.*|scale.*",
+        units={"average.*": 3.0}, estimator=estimator, members=1, models=1, families=1, unroll=2,
+        run_range=(2, 2), warmup=0, meta_learning_rate=1e-3, meta_schedule="constant"))
     before = {name: np.array(value) for name, value in trainer.meta.items()}
     trainer.run_step()
-    trainer.run_step()
-    moved = {name for name, value in trainer.meta.items() if np.any(value != before[name])}
-    assert moved == {"direction_weights", "direction_shortcut"}
+    moved = {name: abs(float(value - before[name])) for name, value in trainer.meta.items()}
+    # Adam's first step is of the rate's size.
+    assert moved == pytest.approx({
+        **dict.fromkeys(before, 0.0), "average_logit": 3e-3, "scale_logit": 1e-3}, rel=1e-2)
     for name, total in getattr(trainer.states[0], "total", {}).items():
         assert np.any(total) == (name in moved), name
 

@@ -66,7 +66,7 @@ def _config(estimator, **changes):
         "families": 1, "unroll": 4, "run_range": (24, 24), "steps": 3, **changes})
 
 
-@pytest.mark.parametrize("estimator", ["tbptt", "es", "pes", "mix"])
+@pytest.mark.parametrize("estimator", ["tbptt", "mix"])
 def test_a_run_leaves_scalars_and_histograms(tmp_path, monkeypatch, estimator):
     monkeypatch.setattr(
         run.validation, "Validator", lambda config, network: lambda meta: dict(SCORE))

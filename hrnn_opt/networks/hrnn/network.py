@@ -36,7 +36,7 @@ from hrnn_opt.networks.hrnn.config import HierarchicalRNNConfig
 from hrnn_opt.networks.hrnn.starts import controlled
 from hrnn_opt.places import backend
 from hrnn_opt.places.layout import Layout, block_sums
-from hrnn_opt.places.sweep import Moved, sweep
+from hrnn_opt.places.sweep import Moved, hold, sweep
 from hrnn_opt.registry import register
 
 # Constants of the released program.
@@ -253,12 +253,13 @@ class HierarchicalRNN(LearnedOptimizer):
             squares=None if config.unit_direction else squares[0])
         return moved.state | of_levels, without_inactive(step, layout, active)
 
-    def _move(self, state: State, given: list[Any], used_lanes: Any) -> Moved:
+    def _move(self, state: State, given: list[Any], used_lanes: Any, moves: Any | None) -> Moved:
         """The parameters' level, of all blocks or some, given what comes from above."""
         gradient, bias, mean_log_rate = given
-        averages, mean_squares, scaled = self._scaled_averages(state, gradient)
+        averages, mean_squares, scaled = self._scaled_averages(state, gradient, moves)
         x = self._inputs(state, scaled, mean_squares, mean_log_rate)
-        hidden = self.parameter_rnn(x, state["hidden"], *([] if bias is None else [bias]))
+        hidden = hold(moves, self.parameter_rnn(
+            x, state["hidden"], *([] if bias is None else [bias])), state["hidden"])
         read = self._read_outs(hidden)
         log_rate, log_learning_rate = self._learning_rate(state, read)
         names = ("direction", "attention") if self.config.lookahead else ("direction",)
@@ -266,15 +267,18 @@ class HierarchicalRNN(LearnedOptimizer):
             self._unscaled(self._direction(read, scaled, name), log_rate, name)
             for name in names))
         after = dict(
-            hidden=hidden, averages=averages, mean_squares=mean_squares,
             input_decay=self._input_decay(state, read),
             scale_decay=self._scale_decay(state, read), log_learning_rate=log_learning_rate)
+        held = dict(hidden=hidden, averages=averages, mean_squares=mean_squares)
+        held |= {name: hold(moves, x, state[name]) for name, x in after.items() if name in state}
         return Moved(
-            {name: after[name] for name in self._moved_fields}, updates,
+            {name: held[name] for name in self._moved_fields}, updates,
             [block_sums(ops.concatenate([hidden, x]), used_lanes),
              block_sums(ops.stack(squares), used_lanes)])
 
-    def _scaled_averages(self, state: State, gradient: Any) -> tuple[Any, Any, Any]:
+    def _scaled_averages(
+        self, state: State, gradient: Any, moves: Any | None
+    ) -> tuple[Any, Any, Any]:
         """Momentum at several time scales (3.3.2) and dynamic input scaling (3.3.3).
 
         d_1 = b_g, d_{s+1} = sqrt(d_s); average_s <- (1 - d_s) g + d_s average_s;
@@ -286,11 +290,13 @@ class HierarchicalRNN(LearnedOptimizer):
             new_averages, averages = None, ops.expand_dims(gradient, 0)
         else:
             decay = roots(state["input_decay"], self.config.time_scales)
-            averages = new_averages = (
-                (1.0 - decay) * self._for_scales(gradient) + decay * state["averages"])
+            averages = new_averages = hold(
+                moves, (1.0 - decay) * self._for_scales(gradient) + decay * state["averages"],
+                state["averages"])
         kept = self._for_scales(state["scale_decay"])
         squares = ops.square(averages) + _MEAN_SQUARE_FLOOR
-        mean_squares = (1.0 - kept) * squares + kept * state["mean_squares"]
+        mean_squares = hold(
+            moves, (1.0 - kept) * squares + kept * state["mean_squares"], state["mean_squares"])
         scaled = asinh(averages * ops.rsqrt(mean_squares + _MEAN_SQUARE_EPSILON))
         return new_averages, mean_squares, scaled
 
