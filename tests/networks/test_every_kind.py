@@ -15,7 +15,7 @@ from keras import ops
 from hrnn_opt import Layout, LearnedOpt, LearningRateDynamics, Pretrained
 from hrnn_opt.interface import sized
 from hrnn_opt.places import sweep
-from hrnn_opt.registry import config_from_dict, network_of
+from hrnn_opt.registry import config_from_dict, kinds, network_of
 from hrnn_opt.training import dynamics
 from tests.hrnn_opt.support import assert_close, assert_equal, data, model, values
 from tests.hrnn_opt.test_sharding import finish, start
