@@ -64,8 +64,8 @@ class Reading(NamedTuple):
             active, taken: as in `sweep`.
 
         Returns:
-            The moments, of which those in `moments.AVERAGES` are kept where nothing moves, and (...,
-            B, L) what the network gives.
+            The moments, of which those in `moments.AVERAGES` are as before where nothing moves,
+            and (..., B, L) what the network gives.
         """
         factored = moments.factored(layout, state, seen.gradient, decays)
         spread = [x for x in moments.spread(layout, factored["factored"]) if x is not None]
