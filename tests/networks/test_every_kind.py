@@ -426,12 +426,12 @@ def test_arguments_mean_what_they_do_in_all_of_keras(form):
 @pytest.mark.parametrize("form", FEW)
 def test_a_saved_model_trains_on_to_the_same_numbers(form, tmp_path):
     """With all that Keras has beside it: a frozen layer, mixed precision, several steps at a time,
-    decay, clipping, accumulation and a moving average."""
+    decay, clipping and accumulation."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     # On JAX, operation by operation would take longer than to compile it.
     ours = model(optimizer=optimizer(
-        form, weight_decay=0.1, clipnorm=1.0, gradient_accumulation_steps=2, use_ema=True),
+        form, weight_decay=0.1, clipnorm=1.0, gradient_accumulation_steps=2),
         run_eagerly=BACKEND != "jax")
     keras.config.set_dtype_policy(policy)
     frozen = ours.layers[0]
