@@ -212,8 +212,10 @@ class Celo(LearnedOptimizer):
     def _adam(self, layout: Layout, state: State, gradient: Any) -> tuple[State, Any]:
         steps = state["tensor_steps"] + 1.0
         b, c = _DECAYS.momenta[0], _DECAYS.mean_square
-        mean = b * ops.cast(state["mean"], "float32") + (1.0 - b) * gradient
-        square = c * state["mean_square"] + (1.0 - c) * ops.square(gradient)
+        # As tensors: NumPy's numbers do not multiply TensorFlow's variables in a graph.
+        mean, square = (ops.cast(state[name], "float32") for name in ("mean", "mean_square"))
+        mean = b * mean + (1.0 - b) * gradient
+        square = c * square + (1.0 - c) * ops.square(gradient)
         of_mean, of_square = (
             layout.to_lanes(1.0 / (1.0 - ops.power(decay, steps))) for decay in (b, c))
         return (
