@@ -289,11 +289,12 @@ class Spread(NamedTuple):
 
 def spread(layout: Layout, moments: Any) -> Spread:
     """Of factored moments, (J, ..., N)."""
-    found = factored_of(layout.shapes).spread(layout, moments)
-    if len(found) == 1:
-        return Spread(*found)
-    return Spread(
-        *found, layout.to_lanes(np.array([len(shape) > 1 for shape in layout.shapes])))
+    row, *others = factored_of(layout.shapes).spread(layout, moments)
+    if not others:
+        return Spread(row)
+    column, row_mean = others
+    matrices = np.array([len(shape) > 1 for shape in layout.shapes])
+    return Spread(row, column, row_mean, layout.to_lanes(matrices))
 
 
 def parts(
