@@ -11,7 +11,7 @@ Dimension letters: K tensors, B blocks and L lanes of the flat buffer (see `plac
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import keras
@@ -328,23 +328,27 @@ class LearnedOptimizer(keras.layers.Layer):
 
 def keep(
     fields: Mapping[str, Field], layout: Layout, old: State, new: State, active: Any | None,
-    taken: Any | None,
+    taken: Any | None, kept: Sequence[str] = (),
 ) -> State:
     """The new state in the types of the old one, with what belongs to tensors that are not active
-    as it was, and all of it as it was unless the step is taken."""
+    as it was, and all of it as it was unless the step is taken.
+
+    Args:
+        kept: names of what is so already.
+    """
     if active is not None:
         active = ops.convert_to_tensor(active, "bool")
-    kept = {}
+    found = {}
     for name, field in fields.items():
-        kept[name] = new[name]
-        if new[name] is old[name]:
+        found[name] = new[name]
+        if name in kept or new[name] is old[name]:
             continue
-        kept[name] = ops.cast(new[name], old[name].dtype)
+        found[name] = ops.cast(new[name], old[name].dtype)
         if active is not None:
-            kept[name] = field.keep_inactive(layout, active, kept[name], old[name])
+            found[name] = field.keep_inactive(layout, active, found[name], old[name])
         if taken is not None:
-            kept[name] = ops.where(taken, kept[name], old[name])
-    return kept
+            found[name] = ops.where(taken, found[name], old[name])
+    return found
 
 
 def without_inactive(step: Step, layout: Layout, active: Any | None) -> Step:

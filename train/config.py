@@ -45,7 +45,9 @@ class TrainConfig:
             rules around it: `{"kind": ..., "rules": [[name, switches], ...]}`; without a kind, of
             the `HierarchicalRNN`.
         start: the meta-parameters to start from: `drawn`, or another of the network's `starts`.
-        initial_weights: a weights file to start from instead, or "".
+        initial_weights: a weights file to start from instead, or "". It is of the same kind and
+            has meta-parameters of the same names and shapes; all other switches are those of
+            `network`, and not the file's.
         trainable: a regular expression: the meta-parameters whose whole names it matches are
             trained, the others stay as they are.
         estimator: of the meta-gradient: `tbptt`, `full` (the exact one of whole runs, of one length

@@ -34,8 +34,8 @@ def run(
         resume: go on from the newest checkpoint in it.
         until: asked before each meta-step.
         checkpoint_seconds: time between checkpoints.
-        validate_every: meta-steps between validations, and between TensorBoard's histograms of the
-            optimizer's states; 0 for none.
+        validate_every: meta-steps between validations, the first of which is of the start, and
+            between TensorBoard's histograms of the optimizer's states; 0 for none.
 
     Raises:
         ValueError: if the folder holds a run already and `resume` is off, or another one and it
@@ -56,6 +56,8 @@ def run(
     checked = time.monotonic()
     smooth = {"loss": None, "rate": None}
     validator = validation.Validator(config, trainer.network) if validate_every else None
+    if validator and not trainer.step:
+        _say(0, validator(trainer.average))
     while trainer.step < config.steps and not until():
         report = trainer.run_step()
         record, states = dataclasses.asdict(report), {}
@@ -68,8 +70,7 @@ def run(
                     trainer.weights_file().save(out / "best.safetensors")
                     write_atomic(out / "best.json", json.dumps(
                         {"step": report.step, **record["validation"]}).encode())
-            tqdm.write(f"step {report.step}: validation {json.dumps(record['validation'])}",
-                       file=sys.stderr)
+            _say(report.step, record["validation"])
         if log:
             log.add(record, states)
         _progress(bar, report, smooth)
@@ -79,6 +80,10 @@ def run(
     _save(trainer, out)
     bar.close()
     return trainer
+
+
+def _say(step: int, scores: dict) -> None:
+    tqdm.write(f"step {step}: validation {json.dumps(scores)}", file=sys.stderr)
 
 
 def _save(trainer: Trainer, out: Path) -> None:

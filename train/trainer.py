@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hrnn_opt.files.weights import Pretrained
+from hrnn_opt.files.weights import Pretrained, shapes_of
 from hrnn_opt.interface import LearnedOptimizer
 from hrnn_opt.registry import network_of
 from hrnn_opt.rules.chain import network_within
@@ -103,11 +103,17 @@ class Trainer:
             _start(network, self.config.start)
             return network
         pretrained = Pretrained.load(self.config.initial_weights)
-        if pretrained.config != self.config.network_config:
+        config = self.config.network_config
+        theirs, ours = shapes_of(pretrained.config), shapes_of(config)
+        differ = sorted(
+            name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
+        if pretrained.config.kind != config.kind or differ:
             raise ValueError(
-                f"`initial_weights` must have the config {self.config.network_config}, got "
-                f"{pretrained.config}.")
-        return pretrained.network()
+                f"`initial_weights` must have the kind {config.kind!r} and the meta-parameters of "
+                f"`network`, got the kind {pretrained.config.kind!r}; of other shapes, missing or "
+                f"unknown are {differ[:4]}.")
+        # Switches that change no meta-parameter are those of this training.
+        return dataclasses.replace(pretrained, config=config).network()
 
     def _cleaned(
         self, estimate: estimators.Estimate, progress: jax.Array

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from hrnn_opt import LearnedOpt
+from eval.runs.optimizers import told
 
 Step = Callable[[], None]
 Shapes = list[tuple[int, ...]]
@@ -80,9 +80,7 @@ def build(optimizer: keras.optimizers.Optimizer, shapes: Shapes) -> Subject:
 
 
 def _more(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
-    """What a step is given beside gradients: learned optimizers may read the loss."""
-    return {"loss": keras.ops.convert_to_tensor(1.0, "float32")} if isinstance(
-        optimizer, LearnedOpt) else {}
+    return told(optimizer, keras.ops.convert_to_tensor(1.0, "float32"))
 
 
 def _on_jax(optimizer, variables, gradients) -> Subject:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import keras
 
 from eval.runs.losses import example_accuracies, example_losses
+from eval.runs.optimizers import told
 from eval.runs.session import EVALUATION_BATCH
 
 Arrays = list[jax.Array]
@@ -90,7 +91,7 @@ def compile_step(model: keras.Model, optimizer: keras.optimizers.Optimizer,
         (value, non_trainable), gradients = jax.value_and_grad(loss, has_aux=True)(
             state.trainable, state.non_trainable, x[batch], y[batch])
         trainable, optimizer_values = optimizer.stateless_apply(
-            state.optimizer, gradients, state.trainable)
+            state.optimizer, gradients, state.trainable, **told(optimizer, value))
         return State(state.step + 1, trainable, non_trainable, optimizer_values, value)
 
     return step

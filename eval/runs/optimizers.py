@@ -227,6 +227,13 @@ OPTIMIZERS = tuple(dict.fromkeys(
 SCHEDULES = ("constant", "cosine")
 
 
+def told(optimizer: keras.optimizers.Optimizer, loss: Any) -> dict[str, Any]:
+    """What a step is given beside gradients: learned optimizers may read the loss."""
+    from hrnn_opt import LearnedOpt
+
+    return {"loss": loss} if isinstance(optimizer, LearnedOpt) else {}
+
+
 def build(name: str, *, learning_rate: float | None, schedule: str, steps: int,
           **settings: Any) -> keras.optimizers.Optimizer:
     """A new optimizer.
@@ -249,6 +256,11 @@ def build(name: str, *, learning_rate: float | None, schedule: str, steps: int,
     settings = {key: value for key, value in settings.items() if value is not None}
     if name == LEARNED:
         from hrnn_opt import LearnedOpt
+        from hrnn_opt.files.resolve import resolve
 
+        # Others may read how much is done of a training whose length they are told: those of
+        # `eval` are not.
+        if steps and "horizon" in resolve(settings.get("weights", "default")).needs:
+            settings["num_steps"] = steps
         return LearnedOpt(**settings)
     return {**TUNED, **UNTUNED, **FIXED, **SWITCHES, **TODAY}[name](**settings)

@@ -175,8 +175,10 @@ def parts(problem: Any, variables: list[Any], optimizer: Any, every: int) -> tup
     def advance(key: Any, instance: Any, carry: Any, number: Any) -> Any:
         def step(carry: Any, batch: Any) -> tuple[Any, None]:
             values, state = carry
-            gradient = problem.gradient(tuple(values), instance, batch)
-            return optimizer.stateless_apply(state, list(gradient), values), None
+            at = tuple(values), instance, batch
+            more = optimizers.told(optimizer, problem.minibatch_objective(*at))
+            return optimizer.stateless_apply(
+                state, list(problem.gradient(*at)), values, **more), None
 
         batches = problem.batches(
             jax.random.fold_in(jax.random.wrap_key_data(key), 2), number * every, every, instance)

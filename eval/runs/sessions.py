@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from eval.runs.losses import example_accuracies, example_losses
+from eval.runs.optimizers import told
 from eval.runs.session import EVALUATION_BATCH, Session
 from hrnn_opt.places.backend import no_gradient
 
@@ -50,7 +51,8 @@ class _VariablesSession:
         x, y = ops.take(self._x, batch, axis=0), ops.take(self._y, batch, axis=0)
         loss, gradients = _value_and_gradients(
             self._model, lambda: ops.mean(example_losses(y, self._model(x, training=True))))
-        self._optimizer.apply(gradients, self._model.trainable_variables)
+        self._optimizer.apply(
+            gradients, self._model.trainable_variables, **told(self._optimizer, loss))
         return loss
 
     def _summed(self, x: Any, y: Any) -> tuple[Any, Any]:

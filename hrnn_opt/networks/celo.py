@@ -17,7 +17,15 @@ import numpy as np
 from keras import ops
 
 from hrnn_opt.checks import Config, check, is_number
-from hrnn_opt.interface import Field, LearnedOptimizer, Seen, State, Step
+from hrnn_opt.interface import (
+    Field,
+    LearnedOptimizer,
+    Seen,
+    State,
+    Step,
+    keep,
+    without_inactive,
+)
 from hrnn_opt.networks import losses, moments, released, schedule
 from hrnn_opt.networks.functions import finite_backward
 from hrnn_opt.places.layout import Layout
@@ -157,35 +165,44 @@ class Celo(LearnedOptimizer):
 
     def inputs(self, layout: Layout, state: State, seen: Seen) -> Any:
         """(30, ..., B, L) what is read of the parameters, of moments after the step."""
-        return schedule.inputs(layout, state, seen, self.config.weight_penalty)
+        return schedule.READING.inputs(
+            layout, state, schedule.looked_at(layout, seen, self.config.weight_penalty))
 
     def lstm_inputs(self, layout: Layout, state: State, seen: Seen) -> Any:
         """(18, ...) what the LSTM reads, of a state with losses after the step."""
         del layout
         return schedule.of_model(state, seen, losses.decays(seen.horizon))
 
-    def advance(
-        self, layout: Layout, state: State, seen: Seen, active: Any | None
+    def step(
+        self, layout: Layout, state: State, seen: Seen, active: Any | None = None,
+        taken: Any | None = None,
     ) -> tuple[State, Step]:
+        """One step; arguments and results as in `LearnedOptimizer.step`."""
         c = self.config
-        seen = schedule.penalized(layout, seen, c.weight_penalty)
-        gradient = schedule.clipped(seen.gradient)
+        seen = schedule.looked_at(layout, seen, c.weight_penalty)
         new = losses.observe(state, seen.loss, losses.decays(seen.horizon))
         x = self.lstm_inputs(layout, {**state, **new}, seen)
         new |= self.lstm.advance(x, ops.relu(self.lstm.affine("across", x)), state)
+        new["model_steps"] = state["model_steps"] + 1.0
+        kept: tuple[str, ...] = ()
         if self.adam:
-            of_direction, update = self._adam(layout, state, gradient)
+            of_direction, update = self._adam(layout, state, seen.gradient)
         else:
-            of_direction = moments.observe(layout, state, gradient, _DECAYS)
-            direction, magnitude, _ = ops.unstack(moments.layers(
-                self.kernels, self.biases, schedule.inputs_of_parameters(
-                    layout, of_direction, gradient, seen.parameters)), 3)
-            update = direction * ops.exp(c.exponent_multiplier * magnitude) * layout.to_lanes(
-                schedule.root_mean_square(layout, seen.parameters))
+            kept = moments.AVERAGES
+            of_direction, update = schedule.READING.step(
+                layout, state, seen, _DECAYS, self._direction,
+                [layout.to_lanes(schedule.root_mean_square(layout, seen.parameters))[None]],
+                active, taken)
         if c.scheduled:
             update = update * self.rates(new)[..., None, None]
-        return {**new, **of_direction, "model_steps": state["model_steps"] + 1.0}, Step(
-            finite_backward(c.step_multiplier * update))
+        step = Step(finite_backward(c.step_multiplier * update))
+        return (keep(self.fields, layout, state, {**new, **of_direction}, active, taken, kept),
+                without_inactive(step, layout, active))
+
+    def _direction(self, x: Any, size: Any) -> Any:
+        """(..., B, L) of the inputs and the sizes of the tensors, (1, ..., B, 1)."""
+        direction, magnitude, _ = ops.unstack(moments.layers(self.kernels, self.biases, x), 3)
+        return direction * ops.exp(self.config.exponent_multiplier * magnitude) * size[0]
 
     def rates(self, state: State) -> Any:
         """(...) the factor of all steps, of a state after the step."""
@@ -195,8 +212,10 @@ class Celo(LearnedOptimizer):
     def _adam(self, layout: Layout, state: State, gradient: Any) -> tuple[State, Any]:
         steps = state["tensor_steps"] + 1.0
         b, c = _DECAYS.momenta[0], _DECAYS.mean_square
-        mean = b * ops.cast(state["mean"], "float32") + (1.0 - b) * gradient
-        square = c * state["mean_square"] + (1.0 - c) * ops.square(gradient)
+        # As tensors: NumPy's numbers do not multiply TensorFlow's variables in a graph.
+        mean, square = (ops.cast(state[name], "float32") for name in ("mean", "mean_square"))
+        mean = b * mean + (1.0 - b) * gradient
+        square = c * square + (1.0 - c) * ops.square(gradient)
         of_mean, of_square = (
             layout.to_lanes(1.0 / (1.0 - ops.power(decay, steps))) for decay in (b, c))
         return (

@@ -142,7 +142,8 @@ class Celo2(LearnedOptimizer):
     def inputs(self, layout: Layout, state: State, seen: Seen) -> Any:
         """(30, ..., B, L) what is read of the parameters, of moments after the step."""
         gradient = _clipped(seen.gradient, LARGEST_GRADIENT)
-        p = moments.parts(layout, state, gradient, _EPSILON, _EPSILON)
+        p = moments.parts(state, moments.spread(layout, state["factored"]), gradient, _EPSILON,
+                          _EPSILON)
         # Of a vector there are no rows and columns to read.
         matrices = layout.to_lanes(np.array([len(shape) > 1 for shape in layout.shapes]))
         of_matrices = ops.where(matrices, ops.concatenate([
@@ -229,7 +230,7 @@ def _clipped(gradient: Any, bound: float) -> Any:
 
 def _unit(layout: Layout, x: Any) -> Any:
     """(F, ..., B, L) over the root mean squares over the last two axes of each tensor."""
-    x = moments.bounded(layout, x)
+    x = moments.bounded(x, layout.used_lanes)
     square = ops.square(x)
     if all(len(shape) <= 2 for shape in layout.shapes):
         return x * layout.to_lanes(ops.rsqrt(layout.tensor_mean(square) + _NORM_EPSILON))

@@ -119,42 +119,38 @@ class Factored:
         decays = ops.reshape(ops.convert_to_tensor(decays), (-1,) + (1,) * len(newest.shape))
         return decays * old + (1.0 - decays) * newest
 
-    def spread(self, layout: Layout, moments: Any) -> tuple[Any, Any, Any]:
-        """Rows, columns and scales at every parameter, (J, ..., B, L) each. Where tensors are not
-        factored, rows and columns are the mean squares themselves.
-
-        A scale is the inverse of an estimated root mean square, rsqrt(row / mean row) rsqrt(column)
-        with floors, or rsqrt(mean square).
+    def spread(self, layout: Layout, moments: Any) -> tuple[Any, ...]:
+        """What there is to read of the moments at every parameter, (J, ..., B, L) each: rows,
+        columns, and means of the rows that a column belongs to. Where tensors are not factored,
+        these are the mean squares, the mean squares and 1; and where none is, the first alone.
 
         Args:
             layout: of the tensors.
             moments: (J, ..., N).
         """
         found: list[Any] = [None] * len(self._shapes)
+        alone = not any(group.shape for group in self._groups)
         for group in self._groups:
             count, models = len(group.members), tuple(moments.shape)[:-1]
             if not group.shape:
                 numbers = moments[..., group.place]
-                all_three = ops.stack(
-                    [numbers, numbers, _floored_rsqrt(numbers + _LEAST)])
+                each = [numbers] if alone else [numbers, numbers, ops.ones_like(numbers)]
+                together = ops.stack(each)
                 start = 0
                 for k in group.members:
                     end = start + math.prod(self._shapes[k])
                     found[k] = ops.reshape(
-                        all_three[..., start:end], (3, *models, *self._shapes[k]))
+                        together[..., start:end], (len(each), *models, *self._shapes[k]))
                     start = end
                 continue
             row, column = self._rows_and_columns(group, moments)
             mean = ops.mean(row, axis=group.second, keepdims=True)
-            scale = _floored_rsqrt(row / (mean + _LEAST)) * _floored_rsqrt(column)
             whole = (*models, count, *group.shape)
-            all_three = ops.stack([
-                ops.broadcast_to(row, whole), ops.broadcast_to(column, whole), scale])
+            together = ops.stack([ops.broadcast_to(x, whole) for x in (row, column, mean)])
             axis = -1 - len(group.shape)
-            for k, tensor in zip(group.members, ops.unstack(all_three, count, axis=axis)):
+            for k, tensor in zip(group.members, ops.unstack(together, count, axis=axis)):
                 found[k] = tensor
-        row, column, scale = ops.unstack(layout.flatten(found), 3)
-        return row, column, scale
+        return tuple(ops.unstack(layout.flatten(found), 1 if alone else 3))
 
     def per_tensor(self, moments: Any) -> list[tuple[Any, ...]]:
         """Of each tensor its rows and columns, (J, ..., *shape) with one axis of length 1; where it
@@ -228,19 +224,30 @@ FIELDS = {
         "vector", (TIME_SCALES,), wide=True,
         owners=lambda layout: factored_of(layout.shapes).owners),
 }
+AVERAGES = ("momenta", "mean_square")
+
+
+def averages(state: State, gradient: Any, decays: Decays) -> State:
+    """Momenta and mean squares with this gradient, whose entries can be squared; of all blocks or
+    some, (..., B, L)."""
+    momentum = ops.reshape(
+        ops.convert_to_tensor(decays.momenta), (-1,) + (1,) * len(gradient.shape))
+    old = {name: ops.cast(state[name], "float32") for name in AVERAGES}
+    return {
+        "momenta": momentum * old["momenta"] + (1.0 - momentum) * gradient,
+        "mean_square": decays.mean_square * old["mean_square"]
+        + (1.0 - decays.mean_square) * ops.square(gradient)}
+
+
+def factored(layout: Layout, state: State, gradient: Any, decays: Decays) -> State:
+    """Factored moments with this gradient, (..., B, L)."""
+    return {"factored": factored_of(layout.shapes).observe(
+        ops.cast(state["factored"], "float32"), layout.unflatten(gradient), decays.factored)}
 
 
 def observe(layout: Layout, state: State, gradient: Any, decays: Decays) -> State:
     """The state of `FIELDS` with this gradient, (..., B, L), whose entries can be squared."""
-    momentum = ops.reshape(
-        ops.convert_to_tensor(decays.momenta), (-1,) + (1,) * len(gradient.shape))
-    old = {name: ops.cast(state[name], "float32") for name in FIELDS}
-    return {
-        "momenta": momentum * old["momenta"] + (1.0 - momentum) * gradient,
-        "mean_square": decays.mean_square * old["mean_square"]
-        + (1.0 - decays.mean_square) * ops.square(gradient),
-        "factored": factored_of(layout.shapes).observe(
-            old["factored"], layout.unflatten(gradient), decays.factored)}
+    return averages(state, gradient, decays) | factored(layout, state, gradient, decays)
 
 
 class Parts(NamedTuple):
@@ -265,46 +272,75 @@ class Parts(NamedTuple):
     inverse_column: Any
 
 
+class Spread(NamedTuple):
+    """Factored moments at every parameter of all blocks or some, (J, ..., B, L) each.
+
+    Attributes:
+        row, column: where tensors are not factored, the mean squares themselves.
+        row_mean: over the rows that a column belongs to.
+        matrices: (B, 1) where tensors are factored; None, as all but `row`, where none is.
+    """
+
+    row: Any
+    column: Any = None
+    row_mean: Any = None
+    matrices: Any = None
+
+
+def spread(layout: Layout, moments: Any) -> Spread:
+    """Of factored moments, (J, ..., N)."""
+    row, *others = factored_of(layout.shapes).spread(layout, moments)
+    if not others:
+        return Spread(row)
+    column, row_mean = others
+    matrices = np.array([len(shape) > 1 for shape in layout.shapes])
+    return Spread(row, column, row_mean, layout.to_lanes(matrices))
+
+
 def parts(
-    layout: Layout, state: State, gradient: Any, epsilon: float, vector_epsilon: float
+    averages: State, spread: Spread, gradient: Any, epsilon: float, vector_epsilon: float
 ) -> Parts:
-    """The parts, of moments that know the gradient already.
+    """The parts, of all blocks or some.
 
     Args:
-        layout: of the tensors.
-        state: of `FIELDS`.
+        averages, spread: of moments that know the gradient already.
         gradient: (..., B, L).
         epsilon: added to mean squares.
         vector_epsilon: added to those by which momenta are scaled where they are not factored.
     """
-    momenta, mean_square = state["momenta"], ops.expand_dims(state["mean_square"], 0)
-    row, column, scale = factored_of(layout.shapes).spread(layout, state["factored"])
+    momenta, mean_square = averages["momenta"], ops.expand_dims(averages["mean_square"], 0)
+    row = spread.row
     inverse = ops.rsqrt(mean_square + epsilon)
-    matrices = layout.to_lanes(np.array([len(shape) > 1 for shape in layout.shapes]))
     small = row + vector_epsilon < _LEAST_DIFFERENTIATED
     # 0 is only where the buffer is padding.
-    of_vectors = ops.rsqrt(ops.maximum(
+    of_momenta = ops.rsqrt(ops.maximum(
         ops.where(small, ops.stop_gradient(row), row) + vector_epsilon, _PADDING))
+    scale, column = _floored_rsqrt(row + _LEAST), row
+    inverse_column = inverse_row = ops.rsqrt(row + _READ_EPSILON)
+    if spread.matrices is not None:
+        column = spread.column
+        inverse_column = ops.rsqrt(column + _READ_EPSILON)
+        of_matrices = _floored_rsqrt(row / (spread.row_mean + _LEAST)) * _floored_rsqrt(column)
+        scale, of_momenta = (
+            ops.where(spread.matrices, of_matrices, x) for x in (scale, of_momenta))
     return Parts(
-        momenta, mean_square, momenta * inverse, inverse, gradient * scale,
-        momenta * ops.where(matrices, scale, of_vectors), row, column,
-        ops.rsqrt(row + _READ_EPSILON), ops.rsqrt(column + _READ_EPSILON))
+        momenta, mean_square, momenta * inverse, inverse, gradient * scale, momenta * of_momenta,
+        row, column, inverse_row, inverse_column)
 
 
-def normalized(layout: Layout, inputs: Any, epsilon: float) -> Any:
-    """(F, ..., B, L) inputs over their root mean squares in each tensor."""
-    inputs = bounded(layout, inputs)
-    mean_square = layout.tensor_mean(ops.square(inputs))
-    return inputs * layout.to_lanes(ops.rsqrt(mean_square + epsilon))
-
-
-def bounded(layout: Layout, inputs: Any) -> Any:
+def bounded(inputs: Any, used_lanes: Any) -> Any:
     """Inputs that can be squared, with 0 where the buffer is padding: there, what is no parameter's
-    may be of any size beside the tensor's."""
+    may be of any size beside the tensor's.
+
+    Args:
+        inputs: (F, ..., B, L) of all blocks or some.
+        used_lanes: (B,) of these; None where there is no padding.
+    """
     inputs = ops.clip(inputs, -LARGEST_INPUT, LARGEST_INPUT)
-    if layout.used_lanes is None:
+    if used_lanes is None:
         return inputs
-    used = np.arange(layout.lanes) < np.expand_dims(layout.used_lanes, -1)
+    used = ops.less(
+        np.arange(inputs.shape[-1], dtype="int32"), ops.expand_dims(used_lanes, -1))
     return ops.where(used, inputs, 0.0)
 
 

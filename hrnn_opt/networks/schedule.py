@@ -12,8 +12,9 @@ import numpy as np
 from keras import ops
 
 from hrnn_opt.interface import LearnedOptimizer, Seen, State
-from hrnn_opt.networks import losses, moments
+from hrnn_opt.networks import losses, moments, released
 from hrnn_opt.networks.functions import affine
+from hrnn_opt.networks.reading import Reading
 from hrnn_opt.places.layout import Layout
 
 # Shares of the training around which tanh(10 (t / N - share)) rises.
@@ -120,9 +121,11 @@ def penalized(layout: Layout, seen: Seen, weight: float) -> Seen:
         loss=seen.loss + weight * ops.sum(squares * sizes, axis=-1))
 
 
-def clipped(gradient: Any) -> Any:
-    """The gradient as far as it is looked at."""
-    return ops.clip(gradient, -LARGEST_GRADIENT, LARGEST_GRADIENT)
+def looked_at(layout: Layout, seen: Seen, weight: float) -> Seen:
+    """What is seen as far as it is looked at: penalized, and then with clipped gradients."""
+    seen = penalized(layout, seen, weight)
+    return seen._replace(
+        gradient=ops.clip(seen.gradient, -LARGEST_GRADIENT, LARGEST_GRADIENT))
 
 
 def root_mean_square(layout: Layout, parameters: Any) -> Any:
@@ -136,23 +139,16 @@ def mean_square(layout: Layout, x: Any) -> Any:
     return layout.tensor_mean(ops.expand_dims(ops.square(x), 0))[0]
 
 
-def inputs(layout: Layout, state: State, seen: Seen, weight_penalty: float) -> Any:
-    """(30, ..., B, L) what the small networks read of what is seen, of moments after the step."""
-    seen = penalized(layout, seen, weight_penalty)
-    return inputs_of_parameters(layout, state, clipped(seen.gradient), seen.parameters)
+def _read(gradient: Any, parameters: Any, parts: moments.Parts) -> list[Any]:
+    p, gradient = parts, ops.expand_dims(gradient, 0)
+    return [gradient, ops.clip(gradient, -0.1, 0.1), ops.expand_dims(parameters, 0), p.momenta,
+            p.mean_square, p.scaled_momenta, p.inverse, p.factored_gradient,
+            gradient * p.inverse, p.row, p.column, p.inverse_row, p.inverse_column,
+            p.factored_momenta]
 
 
-def inputs_of_parameters(
-    layout: Layout, state: State, gradient: Any, parameters: Any
-) -> Any:
-    """(30, ..., B, L) what the small networks read of the parameters, of moments after the step."""
-    p = moments.parts(layout, state, gradient, 1e-6, 0.0)
-    of_one = [ops.expand_dims(x, 0) for x in (
-        gradient, ops.clip(gradient, -0.1, 0.1), parameters)]
-    return moments.normalized(layout, ops.concatenate([
-        *of_one, p.momenta, p.mean_square, p.scaled_momenta, p.inverse, p.factored_gradient,
-        ops.expand_dims(gradient, 0) * p.inverse, p.row, p.column, p.inverse_row,
-        p.inverse_column, p.factored_momenta]), 1e-5)
+# What the small networks read.
+READING = Reading(released.BANK_INPUTS, _read, 1e-6, 0.0, 1e-5)
 
 
 def starts_of(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -16,9 +16,18 @@ import numpy as np
 from keras import ops
 
 from hrnn_opt.checks import Config, check, is_number
-from hrnn_opt.interface import Field, LearnedOptimizer, Seen, State, Step
+from hrnn_opt.interface import (
+    Field,
+    LearnedOptimizer,
+    Seen,
+    State,
+    Step,
+    keep,
+    without_inactive,
+)
 from hrnn_opt.networks import moments, released
 from hrnn_opt.networks.functions import affine
+from hrnn_opt.networks.reading import Reading
 from hrnn_opt.places.layout import Layout
 from hrnn_opt.registry import register
 
@@ -147,30 +156,44 @@ class SmallFC(LearnedOptimizer):
 
     def inputs(self, layout: Layout, state: State, seen: Seen) -> Any:
         """(28, ..., B, L) what is read of the parameters, of moments after the step."""
-        gradient = _clipped(seen.gradient)
-        p = moments.parts(layout, state, gradient, _EPSILON, _EPSILON)
-        of_one = [ops.expand_dims(x, 0) for x in (gradient, seen.parameters)]
-        return moments.normalized(layout, ops.concatenate([
-            *of_one, p.momenta, p.mean_square, p.scaled_momenta, p.inverse, p.factored_gradient,
-            p.row, p.column, p.inverse_row, p.inverse_column, p.factored_momenta]), _NORM_EPSILON)
+        return _reading().inputs(layout, state, _clipped(seen))
 
-    def advance(
-        self, layout: Layout, state: State, seen: Seen, active: Any | None
+    def step(
+        self, layout: Layout, state: State, seen: Seen, active: Any | None = None,
+        taken: Any | None = None,
     ) -> tuple[State, Step]:
+        """One step; arguments and results as in `LearnedOptimizer.step`."""
         c, steps = self.config, state["model_steps"]
-        new = moments.observe(layout, state, _clipped(seen.gradient), self.decays())
-        x = self.inputs(layout, new, seen)
-        # Inputs of the time are the same for all, and as good as a bias.
         first = ops.convert_to_tensor(self.kernels[0])
-        bias = affine(first[INPUTS:], _of_time(steps), self.biases[0])
-        x = ops.relu(affine(first[:INPUTS], x) + bias[..., None, None])
-        out = moments.layers(self.kernels[1:], self.biases[1:], x)
-        update = c.step_multiplier * out[0] * ops.exp(c.exponent_multiplier * out[1])
-        return {**new, "model_steps": steps + 1.0}, Step(update)
+        # Inputs of the time are the same for all, and as good as a bias.
+        bias = affine(first[INPUTS:], _of_time(steps), self.biases[0])[..., None, None]
+
+        def update(x: Any, bias: Any) -> Any:
+            x = ops.relu(affine(first[:INPUTS], x) + bias)
+            out = moments.layers(self.kernels[1:], self.biases[1:], x)
+            return c.step_multiplier * out[0] * ops.exp(c.exponent_multiplier * out[1])
+
+        new, of_parameters = _reading().step(
+            layout, state, _clipped(seen), self.decays(), update, [bias], active, taken)
+        new["model_steps"] = steps + 1.0
+        return (keep(self.fields, layout, state, new, active, taken, moments.AVERAGES),
+                without_inactive(Step(of_parameters), layout, active))
 
 
-def _clipped(gradient: Any) -> Any:
-    return ops.clip(gradient, -moments.LARGEST_GRADIENT, moments.LARGEST_GRADIENT)
+def _reading() -> Reading:
+    return Reading(INPUTS, _read, _EPSILON, _EPSILON, _NORM_EPSILON)
+
+
+def _read(gradient: Any, parameters: Any, parts: moments.Parts) -> list[Any]:
+    p = parts
+    return [ops.expand_dims(gradient, 0), ops.expand_dims(parameters, 0), p.momenta,
+            p.mean_square, p.scaled_momenta, p.inverse, p.factored_gradient, p.row, p.column,
+            p.inverse_row, p.inverse_column, p.factored_momenta]
+
+
+def _clipped(seen: Seen) -> Seen:
+    bound = moments.LARGEST_GRADIENT
+    return seen._replace(gradient=ops.clip(seen.gradient, -bound, bound))
 
 
 def _learned(start: tuple[float, ...], offsets: Any) -> Any:

@@ -16,7 +16,15 @@ import numpy as np
 from keras import ops
 
 from hrnn_opt.checks import Config, check, is_number
-from hrnn_opt.interface import Field, LearnedOptimizer, Seen, State, Step
+from hrnn_opt.interface import (
+    Field,
+    LearnedOptimizer,
+    Seen,
+    State,
+    Step,
+    keep,
+    without_inactive,
+)
 from hrnn_opt.networks import losses, moments, released, schedule
 from hrnn_opt.networks.functions import affine, finite_backward
 from hrnn_opt.places.layout import Layout
@@ -153,7 +161,8 @@ class VeLO(LearnedOptimizer):
 
     def inputs(self, layout: Layout, state: State, seen: Seen) -> Any:
         """(30, ..., B, L) what is read of the parameters, of moments after the step."""
-        return schedule.inputs(layout, state, seen, self.config.weight_penalty)
+        return schedule.READING.inputs(
+            layout, state, schedule.looked_at(layout, seen, self.config.weight_penalty))
 
     def lstm_inputs(self, layout: Layout, state: State, seen: Seen) -> Any:
         """(30, ..., K) what the LSTM reads.
@@ -186,12 +195,13 @@ class VeLO(LearnedOptimizer):
             return losses.decays(losses.SHORTEST)[:1]
         return losses.decays(seen.horizon)
 
-    def advance(
-        self, layout: Layout, state: State, seen: Seen, active: Any | None
+    def step(
+        self, layout: Layout, state: State, seen: Seen, active: Any | None = None,
+        taken: Any | None = None,
     ) -> tuple[State, Step]:
+        """One step; arguments and results as in `LearnedOptimizer.step`."""
         c = self.config
-        seen = schedule.penalized(layout, seen, c.weight_penalty)
-        gradient = schedule.clipped(seen.gradient)
+        seen = schedule.looked_at(layout, seen, c.weight_penalty)
         new = losses.observe(state, seen.loss, self._loss_decay(seen))
         x = self.lstm_inputs(layout, {**state, **new}, seen)
         across = ops.relu(self.lstm.affine("across", x))
@@ -199,16 +209,17 @@ class VeLO(LearnedOptimizer):
             # None of them is below 0.
             across = across * ops.cast(active, "float32")
         new |= self.lstm.advance(x, ops.max(across, axis=-1, keepdims=True), state)
-        new |= moments.observe(layout, state, gradient, _DECAYS)
-        direction, magnitude = self._mixed(
-            layout, self.controls(new),
-            schedule.inputs_of_parameters(layout, new, gradient, seen.parameters))
+        new["model_steps"] = state["model_steps"] + 1.0
         size = self.rates(new)
         if c.relative:
             size = size * schedule.root_mean_square(layout, seen.parameters)
-        update = c.step_multiplier * layout.to_lanes(size) * direction * ops.exp(
-            c.exponent_multiplier * magnitude)
-        return {**new, "model_steps": state["model_steps"] + 1.0}, Step(finite_backward(update))
+        of_parameters, update = schedule.READING.step(
+            layout, state, seen, _DECAYS, self._mixed,
+            [layout.to_lanes(x) for x in (size[None], *self._mixtures(new))], active, taken)
+        step = Step(finite_backward(update))
+        return (keep(self.fields, layout, state, {**new, **of_parameters}, active, taken,
+                     moments.AVERAGES),
+                without_inactive(step, layout, active))
 
     def rates(self, state: State) -> Any:
         """(..., K) factors of the tensors' steps, of a state after the step."""
@@ -219,21 +230,24 @@ class VeLO(LearnedOptimizer):
         kernel, bias = self.control
         return affine(kernel, ops.cast(state["lstm_hidden"], "float32"), bias)
 
-    def _mixed(self, layout: Layout, controls: Any, x: Any) -> tuple[Any, Any]:
-        """(..., B, L) direction and log magnitude, by the mixture of the bank's networks."""
+    def _mixtures(self, state: State) -> list[Any]:
+        """(n m, ..., K) and (m, ..., K) for each layer: its kernel and bias, mixed for each tensor
+        of those of the bank's networks, of a state after the step."""
+        c, controls = self.config, self.controls(state)
+        return [
+            c.mix_multiplier / c.bank * affine(ops.reshape(weight, (c.bank, -1)), controls)
+            for layer in zip(self.kernels, self.biases) for weight in layer]
+
+    def _mixed(self, x: Any, size: Any, *mixtures: Any) -> Any:
+        """(..., B, L) the update, of the inputs, the sizes of the tensors' updates, (1, ..., B, 1),
+        and `_mixtures`, for each block."""
         c = self.config
-        scale = c.mix_multiplier / c.bank
-
-        def mixture(weight: Any) -> Any:
-            shape = tuple(weight.shape)[1:]
-            mixed = scale * affine(ops.reshape(weight, (c.bank, -1)), controls)
-            lanes = layout.to_lanes(mixed)
-            return ops.reshape(lanes, (*shape, *tuple(lanes.shape)[1:]))
-
-        for i, (kernel, bias) in enumerate(zip(self.kernels, self.biases)):
+        for i, (kernel, bias) in enumerate(zip(mixtures[::2], mixtures[1::2])):
             x = ops.relu(x) if i else x
-            x = ops.einsum("nm...b,n...bl->m...bl", mixture(kernel)[..., 0], x) + mixture(bias)
-        return x[0], x[1]
+            kernel = ops.reshape(
+                kernel[..., 0], (x.shape[0], bias.shape[0], *kernel.shape[1:-1]))
+            x = ops.einsum("nm...b,n...bl->m...bl", kernel, x) + bias
+        return c.step_multiplier * size[0] * x[0] * ops.exp(c.exponent_multiplier * x[1])
 
     def describe(self, state, shape):
         count = state["mean_square"].shape[-1]

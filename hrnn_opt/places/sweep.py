@@ -62,8 +62,10 @@ def sweep(
     Args:
         move: moves some of them.
         layout: of all.
-        state: by name, arrays (*leading, ..., B, L) in the types that they are kept in.
-        given: beside it, what `move` reads: (..., B, L), (..., B, 1), (..., 1, 1) or None.
+        state: by name, arrays (*leading, ..., B, L) in the types that they are kept in; there may
+            be none.
+        given: beside it, what `move` reads: first the gradient or another (..., B, L), then such,
+            (..., B, 1), (..., 1, 1) or None.
         rows: how many rows `move` gives.
         sums: how many features each of its sums has.
         active: (K,) booleans: the tensors that are moved; None: all.
@@ -75,9 +77,8 @@ def sweep(
     """
     state = dict(state)
     lanes = None if active is None else layout.to_lanes(ops.convert_to_tensor(active, "bool"))
-    shape = next(iter(state.values())).shape
-    models = len(next(x for x in given if x is not None).shape) > 2
-    if _in_pieces(shape, state, models):
+    models = len(given[0].shape) > 2
+    if _in_pieces(given[0]):
         return _moved_in_pieces(move, layout, state, given, rows, sums, lanes, taken)
     if taken is not None and not models and _in_turn(layout):
         return _moved_in_turn(move, layout, state, given, rows, sums, lanes, taken)
@@ -117,16 +118,15 @@ def _in_turn(layout: Layout) -> bool:
         and layout.blocks * layout.lanes > _at_once())
 
 
-def _in_pieces(shape: Sequence[int], state: Mapping[str, Any], models: bool) -> bool:
+def _in_pieces(buffer: Any) -> bool:
     """Whether a step works through the blocks in pieces: on PyTorch, where Keras runs it operation
     by operation."""
-    if keras.backend.backend() != "torch" or models:
+    if keras.backend.backend() != "torch" or len(buffer.shape) > 2:
         return False
     import torch
 
-    device = next(iter(state.values())).device.type
-    return (shape[-2] * shape[-1] > _AT_ONCE["eager"] and device == "cpu"
-            and not torch.compiler.is_compiling())
+    return (buffer.shape[-2] * buffer.shape[-1] > _AT_ONCE["eager"]
+            and buffer.device.type == "cpu" and not torch.compiler.is_compiling())
 
 
 def _moved_in_turn(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from eval.runs import losses, networks, optimizers, runner
+from hrnn_opt.registry import config_from_dict, network_of
 
 
 def train(data, model=None, optimizer=None, steps=60, seed=0, **kwargs):
@@ -53,7 +54,16 @@ def lookahead_optimizer():
     return HierarchicalLOpt(network, seed=0, initial_learning_rate=1e-2)
 
 
-@pytest.mark.parametrize("make", [lambda: keras.optimizers.Adam(1e-2), lookahead_optimizer])
+def optimizer_that_reads_the_loss():
+    """And the number of steps."""
+    network = network_of(config_from_dict(
+        {"kind": "celo", "direction": "adam", "units": 2, "step_multiplier": 0.1}))
+    return optimizers.build("hrnn", learning_rate=None, schedule="constant", steps=5,
+                            weights=network)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: keras.optimizers.Adam(1e-2), lookahead_optimizer, optimizer_that_reads_the_loss])
 def test_steps_and_final_values_are_those_of_keras(digits, make):
     model, _, _ = train(digits, optimizer=make(), steps=5)
     reference = networks.build("mlp_relu", seed=0)

@@ -15,7 +15,7 @@ from keras import ops
 from hrnn_opt import Layout, LearnedOpt, LearningRateDynamics, Pretrained
 from hrnn_opt.interface import sized
 from hrnn_opt.places import sweep
-from hrnn_opt.registry import config_from_dict, network_of
+from hrnn_opt.registry import config_from_dict, kinds, network_of
 from hrnn_opt.training import dynamics
 from tests.hrnn_opt.support import assert_close, assert_equal, data, model, values
 from tests.hrnn_opt.test_sharding import finish, start
@@ -23,6 +23,7 @@ from tests.networks.forms import (
     BACKEND,
     FEW,
     FORMS,
+    HORIZON,
     LAYOUT,
     SHAPES,
     SOME,
@@ -265,8 +266,9 @@ def test_moving_some_blocks_at_a_time_changes_nothing(form, monkeypatch):
         def function(state, seen, active, taken):
             return network(form).step(layout, state, seen, active, taken)
 
-        if BACKEND == "tensorflow" and in_turn:
-            # It moves some blocks at a time only where XLA compiles what it does.
+        if BACKEND == "tensorflow" and (in_turn or form == "velo"):
+            # It moves some blocks at a time only where XLA compiles what it does, which rounds
+            # otherwise what VeLO reads of tensors.
             import tensorflow as tf
 
             step = tf.function(function, jit_compile=True)
@@ -386,15 +388,66 @@ def test_what_is_saved_trains_on_to_the_same_numbers(form):
     assert_equal(resumed.take(second).everything, whole.everything)
 
 
+# In Keras.
+
+kinds_alone = pytest.mark.parametrize("form", [form for form in FEW if form in kinds()])
+
+
+@kinds_alone
+def test_arguments_mean_what_they_do_in_all_of_keras(form):
+    """Accumulation, clipping, decay, a schedule and a moving average, beside the same by hand."""
+    grads, (first, second), decay, bound = gradients(4), (0.02, 0.05), 0.1, 1.0
+    # Keras's schedules count batches, and not steps.
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [first, second])
+    ours = Run(optimizer(
+        form, learning_rate=schedule, weight_decay=decay, global_clipnorm=bound,
+        gradient_accumulation_steps=2, use_ema=True, ema_momentum=0.7, num_steps=2 * HORIZON))
+    average: list[np.ndarray] = []
+    for calls, grad in enumerate(grads, 1):
+        now = ours.take([grad]).parameters
+        # Keras's average begins with the second step.
+        average = now if calls < 3 else [0.7 * a + 0.3 * p for a, p in zip(average, now)]
+
+    plain = run(form)
+    for rate, pair in ((first, grads[:2]), (second, grads[2:])):
+        means = [np.mean(both, axis=0) for both in zip(*pair)]
+        norm = np.sqrt(sum(np.sum(np.square(x)) for x in means))
+        assert norm > bound
+        plain.optimizer.learning_rate = rate
+        start = values(plain.tensors)
+        plain.take([[x * np.float32(bound / norm) for x in means]])
+        for variable, before in zip(plain.tensors, start):
+            variable.assign(variable - rate * decay * before)
+    assert_close(ours.parameters, plain.parameters, 1e-5)
+    ours.optimizer.finalize_variable_values(ours.tensors)
+    assert_close(values(ours.tensors), average, 1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:.*jit_compile")
 @pytest.mark.parametrize("form", FEW)
 def test_a_saved_model_trains_on_to_the_same_numbers(form, tmp_path):
+    """With all that Keras has beside it: a frozen layer, mixed precision, several steps at a time,
+    decay, clipping and accumulation."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
     # On JAX, operation by operation would take longer than to compile it.
-    ours = model(optimizer=optimizer(form), run_eagerly=BACKEND != "jax")
+    ours = model(optimizer=optimizer(
+        form, weight_decay=0.1, clipnorm=1.0, gradient_accumulation_steps=2),
+        run_eagerly=BACKEND != "jax")
+    keras.config.set_dtype_policy(policy)
+    frozen = ours.layers[0]
+    frozen.trainable = False
+    ours.compile(
+        optimizer=ours.optimizer, loss=ours.loss, run_eagerly=BACKEND != "jax",
+        # Keras has no more on PyTorch.
+        steps_per_execution=1 if BACKEND == "torch" else 2)
+    before = values(frozen.weights)
     logs = LearningRateDynamics(tmp_path / "logs", every=1)
-    ours.fit(*data(16), batch_size=8, verbose=0, callbacks=[logs])
+    ours.fit(*data(16), batch_size=4, verbose=0, callbacks=[logs])
     assert list((tmp_path / "logs").iterdir())
-    # In the middle of training: `fit` has left the optimizer finalized.
+    assert_equal(values(frozen.weights), before)
+    # In the middle of training, and between two halves of a step: `fit` has left the optimizer
+    # finalized.
     ours.train_on_batch(*data(8, seed=1))
     ours.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
@@ -402,6 +455,7 @@ def test_a_saved_model_trains_on_to_the_same_numbers(form, tmp_path):
         each.train_on_batch(*data(8, seed=2))
     assert_equal(values(loaded.weights), values(ours.weights))
     assert_equal(values(loaded.optimizer.variables), values(ours.optimizer.variables))
+    assert ours.optimizer.iterations == 3
 
 
 @every_form

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 
 import problems
-from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig, Seen
+from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig, Pretrained, Seen
 from hrnn_opt.files.resolve import resolve
 from hrnn_opt.networks.hrnn.starts import controlled
 from hrnn_opt.places.layout import Layout
+from hrnn_opt.registry import config_from_dict, network_of
 from problems.datasets import Digits
 from train.config import TrainConfig
 from train.tasks import Family
@@ -114,3 +116,43 @@ def test_another_form_is_refused():
         TrainConfig(start="controlled", initial_weights="some.safetensors")
     with pytest.raises(ValueError, match="`start` must be one of"):
         dataclasses.replace(TrainConfig(), start="warm")
+
+
+# The stages of a meta-training.
+
+CELO = {"kind": "celo", "units": 3}
+
+
+@pytest.fixture
+def first_stage(tmp_path):
+    path = tmp_path / "network.safetensors"
+    network = network_of(config_from_dict({**CELO, "scheduled": False}), seed=5)
+    Pretrained.from_network(network).save(path)
+    return str(path)
+
+
+def test_a_second_stage_starts_from_the_first_and_holds_it(first_stage):
+    """As Celo's: the network's numbers, inside of another config."""
+    recipe = Path(__file__).parents[2] / "train" / "recipes" / "celo_schedule.json"
+    config = dataclasses.replace(
+        TrainConfig.from_json(recipe.read_text()), suite="bowl", network=CELO,
+        initial_weights=first_stage)
+    trainer, first = Trainer(config), Pretrained.load(first_stage)
+    assert first.config != config.network_config
+    assert set(trainer.meta) == set(first.arrays)
+    for name, value in trainer.meta.items():
+        np.testing.assert_array_equal(value, first.arrays[name])
+        assert config.trains(name) != name.startswith(("kernel", "bias"))
+    assert trainer.weights_file().config == config.network_config == config_from_dict(CELO)
+
+
+@pytest.mark.parametrize("network, said", [
+    ({**CELO, "units": 4}, r"got the kind 'celo'; .* \['across_bias', 'across_kernel'"),
+    ({**CELO, "direction": "adam"}, r"got the kind 'celo'; .* \['bias_0', 'bias_1'"),
+    ({**CELO, "rules": [["alignment", {}]]}, "got the kind 'celo'; "),
+    ({"kind": "velo"}, "got the kind 'celo'"),
+])
+def test_numbers_for_another_network_are_refused(first_stage, network, said):
+    kind = f"`initial_weights` must have the kind '{network['kind']}' .*"
+    with pytest.raises(ValueError, match=kind + said):
+        Trainer(TrainConfig(suite="bowl", network=network, initial_weights=first_stage))
