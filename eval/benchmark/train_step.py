@@ -118,7 +118,7 @@ def measure(
 
     def table_by_adam() -> Any:
         return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(
-            learned(), {"table/.*": keras.optimizers.Adam()}))
+            learned(), {".*table/.*": keras.optimizers.Adam()}))
 
     makers = {optimizers.LEARNED: learned, **optimizers.BASELINES}
     if model == "embedding_200k":

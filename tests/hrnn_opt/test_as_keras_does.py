@@ -21,22 +21,15 @@ from tests.hrnn_opt.support import (
     fit,
     gradients,
     model,
+    optimizer,
     two_replicas,
     values,
     variables,
-    weights,
 )
 
 BACKEND = keras.backend.backend()
 # Tracing a step takes longer than taking the few that a test needs.
 EAGERLY = {"run_eagerly": True} if BACKEND == "tensorflow" else {}
-
-
-def optimizer(lookahead: bool = False, **arguments) -> HierarchicalLOpt:
-    """With a small network: what is asked here does not depend on it."""
-    small = weights(time_scales=1, tensor_units=0, global_units=0, lookahead=lookahead)
-    return HierarchicalLOpt(**{
-        "weights": small, "initial_learning_rate": 1e-2, "seed": 0, **arguments})
 
 
 def compiled(opt=None, seed=0, **settings) -> keras.Model:
