@@ -206,6 +206,7 @@ def test_a_loss_scale_optimizer_travels():
         json.loads(json.dumps(keras.optimizers.serialize(outer))))
     assert again.get_config() == outer.get_config()
     assert isinstance(again.inner_optimizer, HierarchicalLOpt)
+    assert again.inner_optimizer.weight_decay == 0.1
 
 
 # MultiOptimizer around it.
@@ -249,6 +250,7 @@ def test_several_of_them_by_a_function_and_from_a_config():
         json.loads(json.dumps(keras.optimizers.serialize(two(first, second)))))
     assert [opt.get_config() for opt in again.optimizers] == [
         first.get_config(), second.get_config()]
+    assert [number(opt.learning_rate) for opt in again.optimizers] == [1.0, 0.5]
 
 
 def test_several_of_them_have_the_loss_scale_of_all():
@@ -405,13 +407,14 @@ def test_a_loss_that_is_not_a_number_ends_training_and_harms_nothing():
 
 
 def test_what_a_file_says_of_the_optimizer(tmp_path):
-    network, path = compiled(), tmp_path / "m.keras"
+    network, path = compiled(optimizer(learning_rate=0.5)), tmp_path / "m.keras"
     fit(network)
     network.save(path)
     config = json.loads(zipfile.ZipFile(path).read("config.json"))["compile_config"]["optimizer"]
     assert config["registered_name"] == "hrnn_opt>HierarchicalLOpt"
     assert config["config"] == json.loads(json.dumps(network.optimizer.get_config()))
     again = keras.saving.load_model(path)
+    assert number(again.optimizer.learning_rate) == 0.5
     assert again.optimizer.get_config() == network.optimizer.get_config()
     assert_equal(values(again.optimizer.variables), values(network.optimizer.variables))
 
