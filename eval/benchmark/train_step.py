@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-MODELS = ("mnist_conv", "resnet50v2")
+MODELS = ("mnist_conv", "resnet50v2", "embedding_200k")
+# Of the last one: texts of so many words, of so many there are.
+WORDS, VOCABULARY = 32, 200_000
+TABLE_BY_ADAM = "hrnn, table by adam"
 
 
 def build_model(name: str) -> Any:
@@ -18,81 +21,117 @@ def build_model(name: str) -> Any:
 
     if name == "mnist_conv":
         return networks.build("conv_relu")
+    if name == "embedding_200k":
+        return keras.Sequential([
+            keras.Input((WORDS,), dtype="int32"),
+            keras.layers.Embedding(VOCABULARY, 64, name="table"),
+            keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(64, "relu"),
+            keras.layers.Dense(10)])
     return keras.applications.ResNet50V2(
         weights=None, input_shape=(224, 224, 3), classes=1000, classifier_activation=None)
 
 
+def _batch(model: str, size: int) -> tuple[Any, Any]:
+    """Random inputs and labels for it."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    if model == "embedding_200k":
+        x, classes = rng.integers(VOCABULARY, size=(size, WORDS)).astype("int32"), 10
+    else:
+        shape, classes = ((28, 28, 1), 10) if model == "mnist_conv" else ((224, 224, 3), 1000)
+        x = rng.random((size, *shape), "float32")
+    return x, rng.integers(classes, size=size).astype("int32")
+
+
 def take_turns(
     model: str, optimizers: dict[str, Callable[[], Any]], batch_size: int, repeats: int,
-) -> tuple[dict[str, list[float]], dict[str, float]]:
+) -> tuple[dict[str, list[float]], dict[str, float], dict[str, float]]:
     """Seconds of a whole training step with each optimizer, all in this process, taking turns.
 
     Args:
         model: one of `MODELS`.
         optimizers: by name, what makes each.
-        batch_size: random images a step.
+        batch_size: random examples a step.
         repeats: rounds.
 
     Returns:
-        By name, the seconds in each round, and those of the first call, with building and
-        compiling.
+        By name, the seconds in each round; those of the first call, with building and compiling;
+        and the bytes of all that a step holds at once, as the compiler says: parameters, what the
+        optimizer keeps, and what it takes for a moment.
     """
     import jax
-    import numpy as np
 
     from eval.runs import jax_session
 
-    shape, classes = ((28, 28, 1), 10) if model == "mnist_conv" else ((224, 224, 3), 1000)
-    rng = np.random.default_rng(0)
-    x = jax.numpy.asarray(rng.random((batch_size, *shape), "float32"))
-    y = jax.numpy.asarray(rng.integers(classes, size=batch_size).astype("int32"))
-    # Every step sees the same images.
+    x, y = map(jax.numpy.asarray, _batch(model, batch_size))
+    # Every step sees the same examples.
     order = jax.numpy.broadcast_to(
         jax.numpy.arange(batch_size), (repeats + 1, batch_size))
-    steps, states, first = {}, {}, {}
+    steps, states, first, peak = {}, {}, {}, {}
     for name, make in optimizers.items():
         started = time.perf_counter()
         network, optimizer = build_model(model), make()
         optimizer.build(network.trainable_variables)
-        steps[name] = jax_session.compile_step(network, optimizer)
-        states[name] = jax.block_until_ready(
-            steps[name](jax_session.initial_state(network, optimizer), x, y, order))
+        state = jax_session.initial_state(network, optimizer)
+        steps[name] = jax_session.compile_step(network, optimizer).lower(
+            state, x, y, order).compile()
+        states[name] = jax.block_until_ready(steps[name](state, x, y, order))
         first[name] = time.perf_counter() - started
+        memory = steps[name].memory_analysis()
+        peak[name] = float(
+            memory.argument_size_in_bytes + memory.temp_size_in_bytes
+            + memory.output_size_in_bytes - memory.alias_size_in_bytes)
     seconds: dict[str, list[float]] = {name: [] for name in optimizers}
     for _ in range(repeats):
         for name in optimizers:
             started = time.perf_counter()
             states[name] = jax.block_until_ready(steps[name](states[name], x, y, order))
             seconds[name].append(time.perf_counter() - started)
-    return seconds, first
+    return seconds, first, peak
 
 
-def measure(model: str, batch_size: int, repeats: int) -> dict[str, Any]:
-    """What a whole training step costs with HierarchicalLOpt and with hand-designed optimizers.
+def measure(
+    model: str, batch_size: int, repeats: int, weights: str = "default"
+) -> dict[str, Any]:
+    """What a whole training step costs with a learned optimizer and with hand-designed ones.
 
     Args:
-        model: `mnist_conv`, or `resnet50v2` for images of 224 x 224.
-        batch_size: random images a step.
+        model: `mnist_conv`; `resnet50v2` for images of 224 x 224; `embedding_200k` for texts, where
+            an optimizer more leaves the table of 200,000 rows to Adam.
+        batch_size: random examples a step.
         repeats: rounds.
+        weights: what `LearnedOpt` takes.
 
     Returns:
-        `step_seconds`, medians by optimizer; `relative`, HierarchicalLOpt's over each other's: the
-        median over the rounds; and `first_call_seconds`, with building and compiling.
+        `step_seconds`, medians by optimizer; `relative`, the learned one's over each other's: the
+        median over the rounds; `first_call_seconds`, with building and compiling; and
+        `peak_bytes`, of all that a step holds at once.
     """
+    import keras
+
     from eval.runs import optimizers
 
-    names = (optimizers.LEARNED, *optimizers.BASELINES)
-    seconds, first = take_turns(model, {
-        name: lambda name=name: optimizers.build(
-            name, learning_rate=None, schedule="constant", steps=1)
-        for name in names}, batch_size, repeats)
+    def learned() -> Any:
+        return optimizers.build(
+            optimizers.LEARNED, learning_rate=None, schedule="constant", steps=1, weights=weights)
+
+    def table_by_adam() -> Any:
+        return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(
+            learned(), {".*table/.*": keras.optimizers.Adam()}))
+
+    makers = {optimizers.LEARNED: learned, **optimizers.BASELINES}
+    if model == "embedding_200k":
+        makers[TABLE_BY_ADAM] = table_by_adam
+    seconds, first, peak = take_turns(model, makers, batch_size, repeats)
     return {
         "step_seconds": {name: statistics.median(times) for name, times in seconds.items()},
         "relative": {
             name: statistics.median(
                 ours / theirs for ours, theirs in zip(seconds[optimizers.LEARNED], seconds[name]))
-            for name in optimizers.BASELINES},
+            for name in makers if name != optimizers.LEARNED},
         "first_call_seconds": first,
+        "peak_bytes": peak,
     }
 
 
@@ -116,7 +155,7 @@ def measure_switch(model: str, batch_size: int, repeats: int) -> dict[str, Any]:
     def switch(**settings: Any) -> Any:
         return GreedySwitch([optimizers.BASELINES[name]() for name in candidates], **settings)
 
-    seconds, first = take_turns(model, {
+    seconds, first, _ = take_turns(model, {
         # The first call is the one step of the trial.
         "switch": switch, "switch, alone": lambda: switch(period=1_000_000, trial=1),
         **{name: optimizers.BASELINES[name] for name in candidates},

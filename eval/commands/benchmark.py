@@ -5,8 +5,8 @@
                       counted), and unrolling alone; warm, median of several runs
     benchmark step    the step of a learned optimizer of any kind by itself and that of Adam, which
                       take turns: throughput, memory, first call
-    benchmark train   a whole training step with HierarchicalLOpt relative to one with Adam, RMSProp
-                      and SGD, which take turns; median of several rounds
+    benchmark train   a whole training step with a learned optimizer relative to one with Adam,
+                      RMSProp and SGD, which take turns; median of several rounds; memory
     benchmark switch  a whole training step with a GreedySwitch of Adam, RMSProp and SGD, relative
                       to one with the dearest of them, which take turns
     benchmark logging a training step with LearningRateDynamics relative to one without
@@ -47,8 +47,8 @@ flags.DEFINE_integer("tensors", 1, "Of `step`: how many the parameters lie in, o
 flags.DEFINE_enum("shapes_of", None, train_step.MODELS,
                   "Of `step`: the tensors of this model, in place of vectors of --parameters.",
                   flag_values=OPTIONS)
-flags.DEFINE_string("weights", "default", "Of `step`: what LearnedOpt takes, or a kind of networks "
-                    "with its start values.", flag_values=OPTIONS)
+flags.DEFINE_string("weights", "default", "Of `step` and `train`: what LearnedOpt takes; of `step` "
+                    "also a kind of networks, with its start values.", flag_values=OPTIONS)
 flags.DEFINE_enum("state_dtype", "float32", ["float32", "bfloat16"], "Of `step`.",
                   flag_values=OPTIONS)
 flags.DEFINE_bool("jit_compile", False, "Of `step`: that of HierarchicalLOpt, on PyTorch.",
@@ -125,15 +125,17 @@ def _main_step() -> int:
 
 def _main_train() -> int:
     cli.need_jax()
-    report = train_step.measure(OPTIONS.model, OPTIONS.batch_size, OPTIONS.repeats)
+    report = train_step.measure(
+        OPTIONS.model, OPTIONS.batch_size, OPTIONS.repeats, cli.check_weights(OPTIONS.weights))
     if OPTIONS.json:
         cli.print_json(report)
         return 0
     for name, seconds in report["step_seconds"].items():
         relative = report["relative"].get(name)
-        print(f"{name:>8} {1e3 * seconds:10.2f} ms, first call "
-              f"{report['first_call_seconds'][name]:.0f} s"
-              + (f"  HierarchicalLOpt takes {relative:.2f} times as long" if relative else ""))
+        print(f"{name:>19} {1e3 * seconds:10.2f} ms, first call "
+              f"{report['first_call_seconds'][name]:.0f} s, "
+              f"{report['peak_bytes'][name] / 1e6:.0f} MB"
+              + (f"  the learned one takes {relative:.2f} times as long" if relative else ""))
     return 0
 
 

@@ -15,14 +15,15 @@ _outside: list[str] = []
 
 
 def dense(gradient: Any, shape: Sequence[int]) -> Any:
-    """A gradient as a tensor: TensorFlow gives an embedding's as slices of its rows."""
+    """A gradient as a tensor: TensorFlow gives an embedding's as slices of its rows, and on JAX a
+    sparse array may be given."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         if isinstance(gradient, tf.IndexedSlices):
             # Not `convert_to_tensor`, whose result has no static shape inside a tf.function.
             return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, shape[0])
-    return ops.convert_to_tensor(gradient)
+    return ops.convert_to_tensor(gradient, sparse=False)
 
 
 def _traced(value: Any) -> bool:

@@ -119,7 +119,7 @@ class GreedySwitch(CoupledOptimizer):
         ema_overwrite_frequency: int | None = None,
         loss_scale_factor: float | None = None,
         gradient_accumulation_steps: int | None = None,
-        name: str = "greedy_switch",
+        name: str | None = None,
     ) -> None:
         candidates = _checked(candidates)
         learned = any(isinstance(candidate, LearnedOpt) for candidate in candidates)

@@ -46,7 +46,9 @@ class LearnedOpt(CoupledOptimizer):
         hold_zero_gradients: tensors whose gradient is exactly 0 at a step are left out of it, as
             those without gradient are, where the network would move them (a recurrent network's
             read-out is not 0 where its inputs are), or the others differently because of them (a
-            hierarchical network reads means over tensors). Other networks need no such care.
+            hierarchical network reads means over tensors). Where the network would move them, so
+            are entries of other tensors whose gradient has always been 0, as unused rows of an
+            embedding: a bit for each is remembered. Other networks need no such care.
         num_steps: how many batches the whole training has, for networks that read it. None: as many
             as the first call of `fit` has, where that can be known. Longer training goes on, as
             after the end. Networks that can do without it are told if it is given.
@@ -74,8 +76,6 @@ class LearnedOpt(CoupledOptimizer):
     >>> model.compile(optimizer=LearnedOpt("rule"), loss="sparse_categorical_crossentropy")
     >>> model.fit(x, y)
     """
-
-    _NAME = "learned_opt"
 
     @backend.float32()
     def __init__(
@@ -139,7 +139,7 @@ class LearnedOpt(CoupledOptimizer):
             ema_overwrite_frequency=ema_overwrite_frequency,
             loss_scale_factor=loss_scale_factor,
             gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name or self._NAME,
+            name=name,
         )
         self.initial_learning_rate = initial_learning_rate
         self.state_dtype = state_dtype
@@ -152,6 +152,8 @@ class LearnedOpt(CoupledOptimizer):
         self._pretrained = pretrained
         self._iterates = pretrained.iterates
         self._members: list[int] = []
+        # Which entries have ever had a gradient, where the network does not see to it.
+        self._felt: keras.Variable | None = None
         self._state_variables: dict[str, keras.Variable] = {}
 
     def _check_kind(self, config: NetworkConfig) -> None:
@@ -226,6 +228,10 @@ class LearnedOpt(CoupledOptimizer):
             self._loss_sum = self.add_variable(
                 (), dtype="float32", name="loss_sum", aggregation="only_first_replica")
         self._holds = self.hold_zero_gradients and (network.hierarchical or not network.still)
+        if self.hold_zero_gradients and not network.still:
+            self._felt = self.add_variable(
+                (self._layout.blocks, self._layout.lanes), dtype="bool", name="felt",
+                layout=self._layout.sharding(2))
         rates = self._initial_log_learning_rate() if network.takes_log_rates else None
         state = network.init_state(self._layout, log_rates=rates)
         # The true parameters are kept as their offset from the model's variables: whoever sets
@@ -415,11 +421,14 @@ class LearnedOpt(CoupledOptimizer):
         old = self._held_state()
         new, step = self._step(layout, old, self._seen(gradient, given, loss), active, taken)
         step = sized(step, layout)
+        feels = None if self._felt is None else ops.logical_or(
+            ops.convert_to_tensor(self._felt), ops.logical_and(gradient != 0, taken))
         # Eagerly, what is no longer needed would only be in the way.
         del gradient, old
 
         rate = ops.cast(learning_rate, "float32")
         updates = layout.unflatten(step.update)
+        felt = None if feels is None else layout.unflatten(feels)
         aheads = None if step.ahead is None else layout.unflatten(step.ahead)
         keeps_offset = self._iterates.keeps_offset
         offsets = layout.unflatten(self._offset) if keeps_offset else []
@@ -443,6 +452,8 @@ class LearnedOpt(CoupledOptimizer):
             moves = taken
             if self._holds and active is not None:
                 moves = ops.logical_and(taken, active[k])
+            if felt is not None:
+                moves = ops.logical_and(moves, felt[k])
             if keeps_offset:
                 moved, location = _constrained(variable, moved), _constrained(variable, location)
             location = ops.cast(location, variable.dtype)
@@ -455,6 +466,8 @@ class LearnedOpt(CoupledOptimizer):
             self.assign(self._offset, layout.flatten(offsets))
         for name, variable in self._state_variables.items():
             self.assign(variable, ops.cast(new[name], variable.dtype))
+        if feels is not None:
+            self.assign(self._felt, feels)
         self.assign_add(self.skipped_steps, ops.cast(ops.logical_not(finite), "int32"))
 
     def _active(self, gradient: Any, present: np.ndarray) -> Any | None:
@@ -583,6 +596,8 @@ class LearnedOpt(CoupledOptimizer):
             if self._fields[name].of == "parameter"]
         if self._iterates.keeps_offset and self._members:
             buffers.append(self._offset)
+        if self._felt is not None:
+            buffers.append(self._felt)
         below = {id(variable) for variable in buffers}
         return {str(i): v for i, v in enumerate(self.variables) if id(v) in below}
 
@@ -647,8 +662,6 @@ class HierarchicalLOpt(LearnedOpt):
         Wichrowska et al., "Learned Optimizers that Scale and Generalize", ICML 2017
         (https://arxiv.org/abs/1703.04813).
     """
-
-    _NAME = "hierarchical_lopt"
 
     def _check_kind(self, config: NetworkConfig) -> None:
         if not kinds()[config.kind].hierarchical:

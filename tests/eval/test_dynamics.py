@@ -13,7 +13,7 @@ from eval.runs.step_sizes import StepSizes
 from hrnn_opt import LearningRateDynamics
 from hrnn_opt.training.dynamics import tag
 from hrnn_opt.training.events import EventWriter
-from tests.hrnn_opt.support import fit, model, optimizer
+from tests.hrnn_opt.support import fit, hierarchical_optimizer, model
 
 MEDIAN = "log learning rate/median"
 
@@ -87,7 +87,7 @@ def test_many_tensors_have_few_labels(tmp_path, figures):
 
 
 def test_what_the_callback_writes_is_read(tmp_path, capsys, figures):
-    network = model(optimizer=optimizer())
+    network = model(optimizer=hierarchical_optimizer())
     fit(network, callbacks=[LearningRateDynamics(tmp_path, every=4, histograms=False)])
     assert main(["dynamics", str(tmp_path), f"--out={tmp_path / 'd.png'}", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -110,7 +110,7 @@ def test_no_logs_is_one_clear_error(tmp_path, capsys, events):
 
 def test_adams_steps_are_drawn_beside(tmp_path, figures, capsys):
     for name, opt, callback in (
-            ("ours", optimizer(), LearningRateDynamics), ("adam", "adam", StepSizes)):
+            ("ours", hierarchical_optimizer(), LearningRateDynamics), ("adam", "adam", StepSizes)):
         keras.utils.clear_session()
         network = model(optimizer=opt)
         fit(network, epochs=2, callbacks=[callback(tmp_path / name, every=2)])

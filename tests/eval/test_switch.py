@@ -81,7 +81,7 @@ def test_the_benchmark_is_relative_to_the_dearest_candidate(monkeypatch):
         assert set(made) == set(times)
         for make in made.values():
             make()
-        return {name: [times[name]] * repeats for name in made}, times
+        return {name: [times[name]] * repeats for name in made}, times, times
 
     monkeypatch.setattr(train_step, "take_turns", fake)
     report = train_step.measure_switch("mnist_conv", 64, 3)

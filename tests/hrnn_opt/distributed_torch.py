@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import torch
 
-from tests.hrnn_opt.support import data, model, optimizer, values
+from tests.hrnn_opt.support import data, hierarchical_optimizer, model, values
 
 STEPS = 4
 
@@ -19,7 +19,7 @@ def main(file: str) -> None:
     rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
     # Another seed, and so another start, in each process: the wrapper takes the first one's.
     network = model(seed=rank)
-    learned = optimizer(lookahead=True, weight_decay=0.01)
+    learned = hierarchical_optimizer(lookahead=True, weight_decay=0.01)
     parallel = torch.nn.parallel.DistributedDataParallel(network)
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     x, y = data()

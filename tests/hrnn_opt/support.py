@@ -33,11 +33,20 @@ def weights(seed: int = 0, **switches) -> Pretrained:
     return Pretrained(pretrained.config, arrays)
 
 
+# Without networks of tensors and of the model, which what most tests ask does not depend on.
+SMALL = {"time_scales": 2, "tensor_units": 0, "global_units": 0}
+
+
 def optimizer(lookahead: bool = False, **arguments) -> HierarchicalLOpt:
-    """An optimizer that takes steps large enough to be seen."""
+    """An optimizer that takes steps large enough to be seen, by a network that is soon traced."""
     return HierarchicalLOpt(**{
-        "weights": weights(lookahead=lookahead), "initial_learning_rate": 1e-2, "seed": 0,
+        "weights": weights(lookahead=lookahead, **SMALL), "initial_learning_rate": 1e-2, "seed": 0,
         **arguments})
+
+
+def hierarchical_optimizer(lookahead: bool = False, **arguments) -> HierarchicalLOpt:
+    """The same with networks of tensors and of the model."""
+    return optimizer(weights=weights(lookahead=lookahead), **arguments)
 
 
 @functools.cache

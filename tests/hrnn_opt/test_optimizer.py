@@ -11,12 +11,14 @@ from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, HierarchicalRNNConfig
 from tests.hrnn_opt.reference import Reference
 from tests.hrnn_opt.support import (
     SHAPES,
+    SMALL,
     apply,
     assert_close,
     assert_equal,
     data,
     fit,
     gradients,
+    hierarchical_optimizer,
     model,
     optimizer,
     two_replicas,
@@ -214,7 +216,7 @@ def test_weight_decay_is_decoupled_and_can_exclude(lookahead):
 
 @pytest.mark.parametrize("lookahead", [False, True])
 def test_variables_without_a_gradient_stay_as_they_are(lookahead):
-    opt = optimizer(lookahead=lookahead, weight_decay=0.1)
+    opt = hierarchical_optimizer(lookahead=lookahead, weight_decay=0.1)
     moved, grads = variables(), gradients(3)
     opt.build(moved)
     with pytest.warns(UserWarning, match="Gradients do not exist"):
@@ -434,7 +436,8 @@ def test_fit_compiled_and_eager_agree():
     results = []
     for run_eagerly in (False, True):
         network = model(
-            optimizer=optimizer(weight_decay=0.01, clipnorm=1.0), run_eagerly=run_eagerly)
+            optimizer=hierarchical_optimizer(weight_decay=0.01, clipnorm=1.0),
+            run_eagerly=run_eagerly)
         fit(network)
         results.append(values(network.trainable_weights))
     assert_close(*results, 1e-5)
@@ -468,7 +471,7 @@ def test_a_step_that_torch_compiles_agrees(works, monkeypatch):
     monkeypatch.setattr("hrnn_opt.places.sweep._AT_ONCE", {"eager": 12288})
     monkeypatch.setattr("torch.compile", watched)
     shapes, results = [(14000,)], []
-    network = weights(tensor_units=0, global_units=0, time_scales=2)
+    network = weights(**SMALL)
     for jit_compile in (False, True):
         tensors = variables(shapes)
         ours = optimizer(weights=network, jit_compile=jit_compile)
@@ -654,7 +657,8 @@ def test_two_replicas_train_as_one(lookahead):
 
     def trained_by(strategy):
         with strategy.scope():
-            network = model(optimizer=optimizer(lookahead=lookahead, weight_decay=0.01))
+            network = model(
+                optimizer=hierarchical_optimizer(lookahead=lookahead, weight_decay=0.01))
         fit(network, epochs=2)
         return values(network.trainable_weights)
 

@@ -10,6 +10,7 @@ from tests.hrnn_opt.support import (
     assert_close,
     assert_equal,
     gradients,
+    hierarchical_optimizer,
     model,
     optimizer,
     values,
@@ -42,7 +43,7 @@ def everything(opt, moved):
 @pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
 def test_a_poisoned_step_changes_nothing_and_is_counted(arguments):
     first, second = gradients(2)
-    moved, opt = variables(), optimizer(**arguments)
+    moved, opt = variables(), hierarchical_optimizer(**arguments)
     apply(opt, [first], moved)
     before = everything(opt, moved)
     for count, value in enumerate([np.nan, np.inf, -np.inf], 1):
@@ -51,7 +52,7 @@ def test_a_poisoned_step_changes_nothing_and_is_counted(arguments):
         assert skipped(opt) == count
     # Training goes on as if nothing had been.
     apply(opt, [second], moved)
-    clean, other = variables(), optimizer(**arguments)
+    clean, other = variables(), hierarchical_optimizer(**arguments)
     apply(other, [first, second], clean)
     assert_equal(values(moved), values(clean))
     assert skipped(opt) == 3 and skipped(other) == 0

@@ -87,7 +87,7 @@ def test_untrained_weights_travel_by_name_and_seed():
 
 
 CASES = {
-    "plain": ({}, 3),
+    "plain": ({"weights": weights()}, 3),
     "lookahead": ({"lookahead": True}, 3),
     "half-way through accumulation": (
         {"gradient_accumulation_steps": 4, "lookahead": True, "weight_decay": 0.1}, 6),

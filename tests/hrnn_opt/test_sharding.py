@@ -14,7 +14,7 @@ from keras import ops
 
 from hrnn_opt.places.layout import Layout
 from hrnn_opt.places.sharding import ShardedLayout
-from tests.hrnn_opt.support import assert_close, data, model, optimizer, values
+from tests.hrnn_opt.support import assert_close, data, hierarchical_optimizer, model, values
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -110,7 +110,7 @@ def test_two_torch_processes_train_as_one(tmp_path):
         for rank in range(2)]
     from tests.hrnn_opt.distributed_torch import STEPS
 
-    network = model(optimizer=optimizer(lookahead=True, weight_decay=0.01))
+    network = model(optimizer=hierarchical_optimizer(lookahead=True, weight_decay=0.01))
     for _ in range(STEPS):
         network.train_on_batch(*data())
     for process in processes:

@@ -207,12 +207,14 @@ def test_weights_of_a_model_that_another_optimizer_trained(new, data, tmp_path):
 
 def test_large_tables_may_have_another_optimizer(new):
     keras.utils.set_random_seed(0)
-    table = layers.Embedding(100, 4, name="table")
+    table, adam, ours = layers.Embedding(100, 4, name="table"), keras.optimizers.Adam(0.01), new()
     model = keras.Sequential([keras.Input((3,), dtype="int32"), table, layers.Flatten(),
                               layers.Dense(1)])
     # As docs/compatibility.md recommends it.
     model.compile(loss="mse", optimizer=keras.optimizers.MultiOptimizer(
-        keras.optimizers.OptimizerMap(new(), {"table/.*": keras.optimizers.Adam(0.01)})))
+        keras.optimizers.OptimizerMap(ours, {".*table/.*": adam})))
     x = np.random.default_rng(0).integers(0, 100, (64, 3)).astype("int32")
     losses = fit(model, (x, (x.sum(1, keepdims=True) % 7).astype("float32")), 4)
     assert losses[-1] < losses[0]
+    assert [v.path for v in adam._trainable_variables] == [table.embeddings.path]
+    assert len(ours._trainable_variables) == 2

@@ -11,7 +11,7 @@ import pytest
 from hrnn_opt import LearningRateDynamics
 from hrnn_opt.training import dynamics
 from hrnn_opt.training.events import EventWriter, crc32c
-from tests.hrnn_opt.support import fit, model, optimizer, variables
+from tests.hrnn_opt.support import fit, hierarchical_optimizer, model, variables
 
 # Served by TensorBoard, whatever the backend that wrote the log.
 pytestmark = pytest.mark.jax_only
@@ -31,11 +31,11 @@ def tensorboard(tmp_path_factory):
     from tensorboard import program
 
     folder = tmp_path_factory.mktemp("logs")
-    network = model(optimizer=optimizer(lookahead=True))
+    network = model(optimizer=hierarchical_optimizer(lookahead=True))
     callback = LearningRateDynamics(folder / "fit", every=2)
     fit(network, epochs=2, callbacks=[callback])
     callback.paths = [variable.path for variable in network.trainable_variables]
-    large = optimizer()
+    large = hierarchical_optimizer()
     large.build(variables([(2,)] * 160))
     writer = EventWriter(folder / "large")
     writer.write(1, *dynamics.measure(large))

@@ -43,10 +43,11 @@ class Masked(layers.Dense):
         return x @ (self.kernel * ops.cast(self.mask, "float32")) + self.bias
 
 
-# Shipped weights, and their networks by numbers that all matter, inside all rules.
+# Shipped weights, and networks by numbers that all matter, inside all rules.
 STILL = {
     "rule": "rule",
     "default": "default",
+    "paper": "paper",
     "direction": None,
     "equivariant": None,
 }
