@@ -16,7 +16,7 @@ from keras import ops
 from hrnn_opt.interface import Seen, State
 from hrnn_opt.networks import moments
 from hrnn_opt.places.layout import Layout, block_sums
-from hrnn_opt.places.sweep import Moved, sweep
+from hrnn_opt.places.sweep import Moved, hold, sweep
 
 
 class Reading(NamedTuple):
@@ -70,13 +70,19 @@ class Reading(NamedTuple):
         factored = moments.factored(layout, state, seen.gradient, decays)
         spread = [x for x in moments.spread(layout, factored["factored"]) if x is not None]
 
-        def observe(old: State, given: list[Any], used_lanes: Any) -> Moved:
+        def observe(
+            old: State, given: list[Any], used_lanes: Any, moves: Any | None
+        ) -> Moved:
             gradient, parameters, *spread = given
-            new = moments.averages(old, gradient, decays)
+            new = {name: hold(moves, x, old[name])
+                   for name, x in moments.averages(old, gradient, decays).items()}
             x = self._raw(new, moments.Spread(*spread), gradient, parameters, used_lanes)
             return Moved(new, [], [block_sums(ops.square(x), used_lanes)])
 
-        def apply(_: State, given: list[Any], used_lanes: Any) -> Moved:
+        def apply(
+            state: State, given: list[Any], used_lanes: Any, moves: Any | None
+        ) -> Moved:
+            del state, moves  # Nothing is kept of it.
             gradient, parameters, momenta, mean_square, scale, *rest = given
             spread, more = rest[:count], rest[count:]
             x = self._raw(
