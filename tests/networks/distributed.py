@@ -35,7 +35,7 @@ def without_padding(value: np.ndarray) -> np.ndarray:
     """The value, with 0 where it is a buffer's padding."""
     if value.shape[-2:] != (LAYOUT.blocks, LAYOUT.lanes):
         return np.asarray(value, "float64")
-    return ops.convert_to_numpy(LAYOUT.flatten(LAYOUT.unflatten(value)))
+    return np.asarray(ops.convert_to_numpy(LAYOUT.flatten(LAYOUT.unflatten(value))), "float64")
 
 
 def main() -> None:
