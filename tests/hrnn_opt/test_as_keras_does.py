@@ -179,10 +179,11 @@ def scaled(grads, factor):
 
 
 def test_a_loss_scale_inside_another_is_none():
+    # Steps know the scale of gradients by the clipping alone.
     outer = keras.optimizers.LossScaleOptimizer(
-        optimizer(loss_scale_factor=100.0), initial_scale=4.0)
-    assert_close(moved_by(outer, scaled(gradients(1), 4.0)), moved_by(optimizer(), gradients(1)),
-                 1e-6)
+        optimizer(loss_scale_factor=100.0, clipvalue=0.5), initial_scale=4.0)
+    assert_close(moved_by(outer, scaled(gradients(3), 4.0)),
+                 moved_by(optimizer(clipvalue=0.5), gradients(3)), 1e-6)
 
 
 def test_the_loss_scale_falls_and_rises():

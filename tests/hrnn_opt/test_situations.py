@@ -218,3 +218,21 @@ def test_large_tables_may_have_another_optimizer(new):
     assert losses[-1] < losses[0]
     assert [v.path for v in adam._trainable_variables] == [table.embeddings.path]
     assert len(ours._trainable_variables) == 2
+
+
+def test_a_backbone_of_keras_hub(new, tmp_path):
+    hub = pytest.importorskip("keras_hub", reason="KerasHub is not installed")
+    keras.utils.set_random_seed(0)
+    backbone = hub.models.GPT2Backbone(
+        vocabulary_size=20, num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=8,
+        max_sequence_length=6, dropout=0.0)
+    model = keras.Model(backbone.inputs, backbone.token_embedding(backbone.output, reverse=True))
+    model.compile(
+        optimizer=new(), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    tokens = (np.arange(7) * np.arange(1, 65)[:, None] % 20).astype("int32")
+    batch = {"token_ids": tokens[:, :-1], "padding_mask": np.ones((64, 6), "int32")}, tokens[:, 1:]
+    losses = fit(model, batch, 8)
+    assert losses[-1] < losses[0]
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    assert fit(again, batch) == fit(model, batch)
