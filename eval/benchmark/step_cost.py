@@ -177,7 +177,8 @@ def _seconds(step: Step, count: int) -> float:
 
 
 def _bytes(variable: keras.Variable) -> int:
-    width = 2 if keras.backend.standardize_dtype(variable.dtype) in ("bfloat16", "float16") else 4
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    width = {"bool": 1, "bfloat16": 2, "float16": 2}.get(dtype, 4)
     return width * int(np.prod(variable.shape))
 
 
