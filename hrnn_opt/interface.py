@@ -11,7 +11,7 @@ Dimension letters: K tensors, B blocks and L lanes of the flat buffer (see `plac
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import keras
@@ -284,7 +284,25 @@ class LearnedOptimizer(keras.layers.Layer):
             The new state, and the step to take.
         """
         new, step = self.advance(layout, state, seen, active)
-        return (keep(self.fields, layout, state, new, active, taken),
+        return self.settled(layout, state, new, step, active, taken)
+
+    def settled(
+        self, layout: Layout, old: State, new: State, step: Step, active: Any | None,
+        taken: Any | None, held: State | None = None,
+    ) -> tuple[State, Step]:
+        """What `step` gives: what was computed as if all tensors took part in a step that is taken,
+        with what belongs to the others as it was.
+
+        Args:
+            layout, active, taken: as in `step`.
+            old: the state before it.
+            new: the arrays of the state after it that are not in `held`.
+            step: of all tensors.
+            held: those arrays of the state after it that are as they are to be.
+        """
+        held = held or {}
+        fields = {name: field for name, field in self.fields.items() if name not in held}
+        return (held | keep(fields, layout, old, new, active, taken),
                 without_inactive(step, layout, active))
 
     def get_config(self) -> dict[str, Any]:
@@ -328,27 +346,23 @@ class LearnedOptimizer(keras.layers.Layer):
 
 def keep(
     fields: Mapping[str, Field], layout: Layout, old: State, new: State, active: Any | None,
-    taken: Any | None, kept: Sequence[str] = (),
+    taken: Any | None,
 ) -> State:
     """The new state in the types of the old one, with what belongs to tensors that are not active
-    as it was, and all of it as it was unless the step is taken.
-
-    Args:
-        kept: names of what is so already.
-    """
+    as it was, and all of it as it was unless the step is taken."""
     if active is not None:
         active = ops.convert_to_tensor(active, "bool")
-    found = {}
+    kept = {}
     for name, field in fields.items():
-        found[name] = new[name]
-        if name in kept or new[name] is old[name]:
+        kept[name] = new[name]
+        if new[name] is old[name]:
             continue
-        found[name] = ops.cast(new[name], old[name].dtype)
+        kept[name] = ops.cast(new[name], old[name].dtype)
         if active is not None:
-            found[name] = field.keep_inactive(layout, active, found[name], old[name])
+            kept[name] = field.keep_inactive(layout, active, kept[name], old[name])
         if taken is not None:
-            found[name] = ops.where(taken, found[name], old[name])
-    return found
+            kept[name] = ops.where(taken, kept[name], old[name])
+    return kept
 
 
 def without_inactive(step: Step, layout: Layout, active: Any | None) -> Step:

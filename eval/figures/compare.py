@@ -16,8 +16,7 @@ from eval.runs.run import Run
 from eval.runs.store import Store
 
 NAMES = {
-    "hrnn": "HierarchicalLOpt", "paper": "paper", "default": "default", "rule": "rule",
-    "adam": "Adam", "rmsprop": "RMSProp", "sgd": "SGD, momentum",
+    "hrnn": "HierarchicalLOpt", "adam": "Adam", "rmsprop": "RMSProp", "sgd": "SGD, momentum",
     "adamw": "AdamW", "schedule_free": "schedule-free AdamW", "prodigy": "Prodigy",
     "dadapt": "D-Adaptation", "muon": "Muon (a matrix's spectral norm)",
     "sgd_plain": "SGD (spectral)", "switch_sgd": "greedy switch",
@@ -25,8 +24,8 @@ NAMES = {
     **{f"sgd_{value:g}": f"SGD, momentum {value:g}" for value in optimizers.MOMENTA},
 }
 # The same in every panel of every figure; others are black.
-COLOURS = {NAMES["hrnn"]: pictures.VERMILION, NAMES["default"]: pictures.VERMILION,
-           NAMES["paper"]: pictures.PURPLE, **dict(zip(
+COLOURS = {NAMES["hrnn"]: pictures.VERMILION, "default": pictures.VERMILION,
+           "paper": pictures.PURPLE, **dict(zip(
     (NAMES[name] for name in ("adam", "rmsprop", "sgd", "adamw", "schedule_free", "prodigy")),
     pictures.QUIET))}
 Series = dict[str, Any]

@@ -17,15 +17,7 @@ import numpy as np
 from keras import ops
 
 from hrnn_opt.checks import Config, check, is_number
-from hrnn_opt.interface import (
-    Field,
-    LearnedOptimizer,
-    Seen,
-    State,
-    Step,
-    keep,
-    without_inactive,
-)
+from hrnn_opt.interface import Field, LearnedOptimizer, Seen, State, Step
 from hrnn_opt.networks import losses, moments, released, schedule
 from hrnn_opt.networks.functions import finite_backward
 from hrnn_opt.places.layout import Layout
@@ -184,20 +176,18 @@ class Celo(LearnedOptimizer):
         x = self.lstm_inputs(layout, {**state, **new}, seen)
         new |= self.lstm.advance(x, ops.relu(self.lstm.affine("across", x)), state)
         new["model_steps"] = state["model_steps"] + 1.0
-        kept: tuple[str, ...] = ()
         if self.adam:
+            held: State = {}
             of_direction, update = self._adam(layout, state, seen.gradient)
         else:
-            kept = moments.AVERAGES
-            of_direction, update = schedule.READING.step(
+            held, of_direction, update = schedule.READING.step(
                 layout, state, seen, _DECAYS, self._direction,
                 [layout.to_lanes(schedule.root_mean_square(layout, seen.parameters))[None]],
                 active, taken)
         if c.scheduled:
             update = update * self.rates(new)[..., None, None]
         step = Step(finite_backward(c.step_multiplier * update))
-        return (keep(self.fields, layout, state, {**new, **of_direction}, active, taken, kept),
-                without_inactive(step, layout, active))
+        return self.settled(layout, state, {**new, **of_direction}, step, active, taken, held)
 
     def _direction(self, x: Any, size: Any) -> Any:
         """(..., B, L) of the inputs and the sizes of the tensors, (1, ..., B, 1)."""

@@ -21,15 +21,7 @@ import numpy as np
 from keras import ops
 
 from hrnn_opt.checks import Config, check, is_number
-from hrnn_opt.interface import (
-    Field,
-    LearnedOptimizer,
-    Seen,
-    State,
-    Step,
-    keep,
-    without_inactive,
-)
+from hrnn_opt.interface import Field, LearnedOptimizer, Seen, State, Step
 from hrnn_opt.networks import accumulators
 from hrnn_opt.networks.direction import START
 from hrnn_opt.networks.functions import affine
@@ -202,12 +194,10 @@ class EquivariantRNN(LearnedOptimizer):
             "tensor_steps": steps + 1.0, "tensor_mean_square": of_tensor,
             "model_steps": state["model_steps"] + 1.0}
         size = self._read("size", upper, LOG_SIZE_BOUND)
-        upper = keep(
-            {name: self.fields[name] for name in upper}, layout, state, upper, active, taken)
         step = Step(
             moved.rows[0], size=size, squares=squares[0],
             metric=ops.cast(moved.state["mean_square"], "float32"))
-        return moved.state | upper, without_inactive(step, layout, active)
+        return self.settled(layout, state, upper, step, active, taken, held=moved.state)
 
     def _read(self, name: str, state: State, bound: float) -> Any:
         """(..., K) a factor that the Tensor RNN decides, exp(bound tanh(w . h))."""

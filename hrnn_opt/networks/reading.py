@@ -52,7 +52,7 @@ class Reading(NamedTuple):
     def step(
         self, layout: Layout, state: State, seen: Seen, decays: moments.Decays,
         network: Callable[..., Any], more: Sequence[Any], active: Any | None, taken: Any | None,
-    ) -> tuple[State, Any]:
+    ) -> tuple[State, State, Any]:
         """One step of the moments, and what a network makes of what is read after it.
 
         Args:
@@ -64,15 +64,13 @@ class Reading(NamedTuple):
             active, taken: as in `sweep`.
 
         Returns:
-            The moments, of which those in `moments.AVERAGES` are as before where nothing moves,
-            and (..., B, L) what the network gives.
+            The moments in `moments.AVERAGES`, as before where nothing moves; the factored ones,
+            of which the caller sees to that; and (..., B, L) what the network gives.
         """
         factored = moments.factored(layout, state, seen.gradient, decays)
         spread = [x for x in moments.spread(layout, factored["factored"]) if x is not None]
 
-        def observe(
-            old: State, given: list[Any], used_lanes: Any, moves: Any | None
-        ) -> Moved:
+        def observe(old: State, given: list[Any], used_lanes: Any, moves: Any | None) -> Moved:
             gradient, parameters, *spread = given
             new = {name: hold(moves, x, old[name])
                    for name, x in moments.averages(old, gradient, decays).items()}
@@ -101,7 +99,7 @@ class Reading(NamedTuple):
                 seen.gradient, seen.parameters, *averages.values(),
                 self._scale(layout, first.sums[0]), *spread, *more],
             rows=1, sums=(), active=active, taken=taken)
-        return first.state | factored, second.rows[0]
+        return first.state, factored, second.rows[0]
 
     def _raw(
         self, averages: State, spread: moments.Spread, gradient: Any, parameters: Any,

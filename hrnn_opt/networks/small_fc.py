@@ -16,15 +16,7 @@ import numpy as np
 from keras import ops
 
 from hrnn_opt.checks import Config, check, is_number
-from hrnn_opt.interface import (
-    Field,
-    LearnedOptimizer,
-    Seen,
-    State,
-    Step,
-    keep,
-    without_inactive,
-)
+from hrnn_opt.interface import Field, LearnedOptimizer, Seen, State, Step
 from hrnn_opt.networks import moments, released
 from hrnn_opt.networks.functions import affine
 from hrnn_opt.networks.reading import Reading
@@ -173,15 +165,11 @@ class SmallFC(LearnedOptimizer):
             out = moments.layers(self.kernels[1:], self.biases[1:], x)
             return c.step_multiplier * out[0] * ops.exp(c.exponent_multiplier * out[1])
 
-        new, of_parameters = _reading().step(
+        held, factored, of_parameters = _reading().step(
             layout, state, _clipped(seen), self.decays(), update, [bias], active, taken)
-        new["model_steps"] = steps + 1.0
-        return (keep(self.fields, layout, state, new, active, taken, moments.AVERAGES),
-                without_inactive(Step(of_parameters), layout, active))
-
-
-def _reading() -> Reading:
-    return Reading(INPUTS, _read, _EPSILON, _EPSILON, _NORM_EPSILON)
+        return self.settled(
+            layout, state, {**factored, "model_steps": steps + 1.0}, Step(of_parameters), active,
+            taken, held)
 
 
 def _read(gradient: Any, parameters: Any, parts: moments.Parts) -> list[Any]:
@@ -189,6 +177,10 @@ def _read(gradient: Any, parameters: Any, parts: moments.Parts) -> list[Any]:
     return [ops.expand_dims(gradient, 0), ops.expand_dims(parameters, 0), p.momenta,
             p.mean_square, p.scaled_momenta, p.inverse, p.factored_gradient, p.row, p.column,
             p.inverse_row, p.inverse_column, p.factored_momenta]
+
+
+def _reading() -> Reading:
+    return Reading(INPUTS, _read, _EPSILON, _EPSILON, _NORM_EPSILON)
 
 
 def _clipped(seen: Seen) -> Seen:

@@ -16,15 +16,7 @@ import numpy as np
 from keras import ops
 
 from hrnn_opt.checks import Config, check, is_number
-from hrnn_opt.interface import (
-    Field,
-    LearnedOptimizer,
-    Seen,
-    State,
-    Step,
-    keep,
-    without_inactive,
-)
+from hrnn_opt.interface import Field, LearnedOptimizer, Seen, State, Step
 from hrnn_opt.networks import losses, moments, released, schedule
 from hrnn_opt.networks.functions import affine, finite_backward
 from hrnn_opt.places.layout import Layout
@@ -213,13 +205,11 @@ class VeLO(LearnedOptimizer):
         size = self.rates(new)
         if c.relative:
             size = size * schedule.root_mean_square(layout, seen.parameters)
-        of_parameters, update = schedule.READING.step(
+        held, factored, update = schedule.READING.step(
             layout, state, seen, _DECAYS, self._mixed,
             [layout.to_lanes(x) for x in (size[None], *self._mixtures(new))], active, taken)
         step = Step(finite_backward(update))
-        return (keep(self.fields, layout, state, {**new, **of_parameters}, active, taken,
-                     moments.AVERAGES),
-                without_inactive(step, layout, active))
+        return self.settled(layout, state, {**new, **factored}, step, active, taken, held)
 
     def rates(self, state: State) -> Any:
         """(..., K) factors of the tensors' steps, of a state after the step."""

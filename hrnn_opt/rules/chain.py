@@ -13,16 +13,7 @@ import keras
 from keras import ops
 
 from hrnn_opt.checks import Config
-from hrnn_opt.interface import (
-    Field,
-    LearnedOptimizer,
-    NetworkConfig,
-    Seen,
-    State,
-    Step,
-    keep,
-    without_inactive,
-)
+from hrnn_opt.interface import Field, LearnedOptimizer, NetworkConfig, Seen, State, Step
 from hrnn_opt.iterates import Iterates
 from hrnn_opt.places.layout import Layout
 
@@ -122,8 +113,7 @@ class Rule(LearnedOptimizer):
             return step
 
         own, step = self.around(layout, state, seen, inner, active)
-        own = keep(self.own_fields, layout, state, own, active, taken)
-        return after | own, without_inactive(step, layout, active)
+        return self.settled(layout, state, own, step, active, taken, held=after)
 
     def describe(self, state, shape):
         return self.inner.describe(state, shape)

@@ -20,15 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from hrnn_opt.interface import (
-    Field,
-    LearnedOptimizer,
-    Seen,
-    State,
-    Step,
-    keep,
-    without_inactive,
-)
+from hrnn_opt.interface import Field, LearnedOptimizer, Seen, State, Step
 from hrnn_opt.iterates import Iterates, Lookahead, Plain
 from hrnn_opt.networks.functions import affine, asinh, roots, straight_through_clip
 from hrnn_opt.networks.hrnn.cells import GlobalRNN, ParameterRNN, TensorRNN
@@ -242,16 +234,13 @@ class HierarchicalRNN(LearnedOptimizer):
             active=active, taken=taken)
         children, squares = moved.sums
         of_levels = self._upper_levels(state, layout.mean_of_blocks(children), active)
-        of_levels = keep(
-            {name: self.fields[name] for name in of_levels}, layout, state, of_levels, active,
-            taken)
         sized = self._sized(layout, moved.rows, squares)
         # The floor is not the gradient's.
         metric = ops.cast(moved.state["mean_squares"][0], "float32") - _MEAN_SQUARE_FLOOR
         step = Step(
             sized[0], sized[1] if config.lookahead else None, metric=metric,
             squares=None if config.unit_direction else squares[0])
-        return moved.state | of_levels, without_inactive(step, layout, active)
+        return self.settled(layout, state, of_levels, step, active, taken, held=moved.state)
 
     def _move(self, state: State, given: list[Any], used_lanes: Any, moves: Any | None) -> Moved:
         """The parameters' level, of all blocks or some, given what comes from above."""
