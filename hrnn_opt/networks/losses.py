@@ -62,14 +62,15 @@ def observe(state: State, loss: Any, decay: Any) -> State:
         loss: (...).
         decay: (10, ...), or (1, ...) where they are all the same.
     """
-    means, count = state["loss_means"], state["losses"]
+    # Averages of one decay are computed once, and so equal to the bit.
+    means, count = state["loss_means"][: decay.shape[0]], state["losses"]
     # How much of an average there is: for the old ones, by one step too many, as in the original.
     share = 1.0 - ops.power(decay, count + 1.0)
     reference = ops.where(count > 0, ops.max(means / share, axis=0), loss)
     # Spikes are cut, and drops are not.
     cut = ops.minimum(2.0 * ops.abs(reference), loss)
     means = decay * means + (1.0 - decay) * cut
-    return {"loss_means": means, "losses": count + 1.0,
+    return {"loss_means": ops.broadcast_to(means, state["loss_means"].shape), "losses": count + 1.0,
             "loss_minima": ops.minimum(state["loss_minima"], means / share)}
 
 

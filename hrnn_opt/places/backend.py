@@ -32,6 +32,17 @@ def _traced(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
+def is_seen(condition: Any) -> bool:
+    """Whether a () boolean holds and Python can see that now, without waiting for a device: only
+    operation by operation on PyTorch and a CPU is it looked at."""
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return (not torch.compiler.is_compiling() and condition.device.type == "cpu"
+            and bool(condition))
+
+
 def compiled_by_xla() -> bool:
     """Whether something is being traced for XLA: on JAX inside of `jit`, on TensorFlow if the
     function around it has `jit_compile`, as Keras's training step has where the model allows it.

@@ -416,13 +416,14 @@ class LearnedOpt(CoupledOptimizer):
         if "loss" in self._needs:
             finite = ops.logical_and(finite, ops.isfinite(loss))
         active, taken = self._active(gradient, present), finite
-        if self._holds:
+        if self._holds and active is not None:
             taken = ops.logical_and(finite, ops.any(active))
+            if layout.tensors == 1:
+                active = None
         old = self._held_state()
         new, step = self._step(layout, old, self._seen(gradient, given, loss), active, taken)
         step = sized(step, layout)
-        feels = None if self._felt is None else ops.logical_or(
-            ops.convert_to_tensor(self._felt), ops.logical_and(gradient != 0, taken))
+        feels = self._feels(gradient, taken)
         # Eagerly, what is no longer needed would only be in the way.
         del gradient, old
 
@@ -474,8 +475,21 @@ class LearnedOpt(CoupledOptimizer):
         """(K,) which tensors take part in this step; None for all."""
         if not self._holds:
             return None if present.all() else ops.convert_to_tensor(present)
-        entries = ops.cast(ops.any(gradient != 0, axis=-1), "float32")
-        return ops.logical_and(self._layout.mean_of_blocks(entries) > 0, present)
+        blocks = ops.any(gradient != 0, axis=-1)
+        if backend.is_seen(ops.all(blocks)):
+            return None
+        return ops.logical_and(
+            self._layout.mean_of_blocks(ops.cast(blocks, "float32")) > 0, present)
+
+    def _feels(self, gradient: Any, taken: Any) -> Any | None:
+        """(B, L) which entries have had a gradient that was not 0, with this step; None where that
+        is not kept, or is so of all."""
+        if self._felt is None:
+            return None
+        felt = ops.convert_to_tensor(self._felt)
+        if backend.is_seen(ops.sum(felt) == self._layout.parameters):
+            return None
+        return ops.logical_or(felt, ops.logical_and(gradient != 0, taken))
 
     def _seen(
         self, gradient: Any, given: dict[int, tuple[Any, keras.Variable]], loss: Any | None

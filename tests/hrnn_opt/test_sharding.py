@@ -14,6 +14,7 @@ from keras import ops
 
 from hrnn_opt.places.layout import Layout
 from hrnn_opt.places.sharding import ShardedLayout
+from tests import quickly
 from tests.hrnn_opt.support import assert_close, data, hierarchical_optimizer, model, values
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -88,7 +89,7 @@ def finish(process: subprocess.Popen) -> str:
 
 @pytest.mark.jax_only
 def test_eight_jax_devices_train_as_one(tmp_path):
-    flags = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8"
+    flags = f"{quickly.FLAGS} --xla_force_host_platform_device_count=8"
     report = json.loads(finish(start("distributed.py", str(tmp_path), XLA_FLAGS=flags)))
     shares = [way.pop("share") for way in report.values()]
     # The state is where the variables are: on all of them, or an equal part on each.

@@ -9,6 +9,7 @@ from keras import ops
 
 from hrnn_opt import GreedySwitch, LearnedOpt, SwitchDynamics
 from hrnn_opt.switch import scores as scores_lib
+from tests import quickly
 from tests.hrnn_opt.support import (
     apply,
     assert_close,
@@ -555,7 +556,7 @@ def test_the_callback_needs_a_switch(tmp_path):
 def test_four_jax_devices_choose_and_train_as_one():
     from tests.hrnn_opt.test_sharding import finish, start
 
-    flags = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=4"
+    flags = f"{quickly.FLAGS} --xla_force_host_platform_device_count=4"
     report = json.loads(finish(start("distributed_switch.py", XLA_FLAGS=flags)))
     assert report["deviation"] < 1e-4 and report["same"]
     # The state is where the variable is: half of it on each device.

@@ -17,6 +17,7 @@ from hrnn_opt.interface import sized
 from hrnn_opt.places import sweep
 from hrnn_opt.registry import config_from_dict, kinds, network_of
 from hrnn_opt.training import dynamics
+from tests import quickly
 from tests.hrnn_opt.support import assert_close, assert_equal, data, model, values
 from tests.hrnn_opt.test_sharding import finish, start
 from tests.networks.forms import (
@@ -121,8 +122,9 @@ def test_zeros_and_none_are_the_same_to_the_other_tensors(form):
     ours = run(form)
     before = of_tensors(ours, [0])
     ours.take([None, *others] for _, *others in steps)
-    assert_close(values(ours.tensors), tensors, 1e-6)
-    assert_same({**of_tensors(ours, [1, 2]), **of_model(ours)}, others, 1e-6)
+    # Two programs, and differences of losses let the rounding of one grow.
+    assert_close(values(ours.tensors), tensors, 1e-4)
+    assert_same({**of_tensors(ours, [1, 2]), **of_model(ours)}, others, 1e-4)
     assert_same(of_tensors(ours, [0]), before)
 
 
@@ -477,7 +479,7 @@ def test_a_weights_file_holds_the_network(form, tmp_path):
 
 @pytest.mark.jax_only
 def test_eight_devices_train_as_one():
-    flags = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8"
+    flags = f"{quickly.FLAGS} --xla_force_host_platform_device_count=8"
     environment = {name: value for name, value in os.environ.items() if name == "PATH"}
     report = json.loads(finish(start("../networks/distributed.py", XLA_FLAGS=flags, **environment)))
     assert set(report) == set(FEW)

@@ -17,11 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import problems
+from tests import quickly
 from tests.problems.helpers import write_mnist
 
 STEPS = 20
-# Compiling is what takes time here.
-QUICKLY = {"compiler_options": {"xla_backend_optimization_level": 0}}
 
 
 def norm(tensors):
@@ -92,11 +91,11 @@ def test_meta_gradient_is_finite(group, mnist_folder):
     first = group[0]
     if isinstance(getattr(first, "data", None), problems.MNIST):
         first = dataclasses.replace(
-            first, samples=64, data=problems.MNIST(data_dir=mnist_folder)
+            first, samples=64, batch_size=8, data=problems.MNIST(data_dir=mnist_folder)
         )
     keys = jax.random.split(jax.random.key(0), len(group))
     numbers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[p.numbers for p in group])
-    instance, parameters, batches = jax.jit(jax.vmap(prepare(first)), **QUICKLY)(keys, numbers)
+    instance, parameters, batches = quickly.jit(jax.vmap(prepare(first)))(keys, numbers)
     count = len(group)
 
     def batch(i):
@@ -104,7 +103,7 @@ def test_meta_gradient_is_finite(group, mnist_folder):
 
     zeros = jax.tree.map(jnp.zeros_like, parameters)
     log_factor, rate = jnp.zeros(count), jnp.zeros(count)
-    step = jax.jit(jax.vmap(differentiate(first)), **QUICKLY)
+    step = quickly.jit(jax.vmap(differentiate(first)))
     rate = step(instance, parameters, batch(0), rate, log_factor, zeros)[3]
 
     states = [parameters]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hrnn_opt import Pretrained
+from tests import quickly
 
 ROOT = Path(__file__).parents[2]
 # Of all kinds the quickest to compile.
@@ -19,7 +20,7 @@ SMALL = json.dumps({"kind": "direction"})
 def _train(folder, *arguments):
     environment = {
         **os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+        "XLA_FLAGS": quickly.FLAGS}
     return subprocess.run(
         [sys.executable, "-m", "train", *arguments], cwd=folder, env=environment, text=True,
         capture_output=True, timeout=400)

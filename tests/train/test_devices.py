@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from tests import quickly
 from train import run
 from train.config import TrainConfig
 from train.devices import Devices
@@ -31,8 +32,7 @@ def _start(out, estimator, devices, *more):
                "--out", str(out), *more]
     environment = {
         **os.environ, "KERAS_BACKEND": "jax",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-                     f"--xla_force_host_platform_device_count={devices}"}
+        "XLA_FLAGS": f"{quickly.FLAGS} --xla_force_host_platform_device_count={devices}"}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hrnn_opt.registry import kinds
+from tests import quickly
 from train import estimators
 from train.config import ESTIMATORS, TrainConfig
 from train.trainer import Trainer
@@ -67,7 +68,7 @@ def test_a_broken_run_ends_in_the_same_numbers(monkeypatch, tmp_path):
     monkeypatch.setattr(
         estimators.Estimator, "_compiled", lambda self, function, **options: compiled(
             self, function,
-            **{"compiler_options": {"xla_backend_optimization_level": 0}, **options}))
+            **{"compiler_options": quickly.OPTIONS, **options}))
     trainer = trainer_of("velo")
     start = {name: np.array(value) for name, value in trainer.meta.items()}
     for _ in range(2):
