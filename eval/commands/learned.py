@@ -1,4 +1,5 @@
-"""Weights beside those that they started from, on tasks that no meta-training has seen.
+"""Weights beside those that they started from, or beside an optimizer of Keras as it comes, on
+tasks that no meta-training has seen.
 
 For each task and seed, log(loss of the weights / loss of --against), both from the same start and
 on the same minibatches, after 1,000 and 10,000 steps: below 0 is better. Losses are shares of those
@@ -23,6 +24,7 @@ from absl import flags
 
 import problems
 from eval.commands import cli
+from eval.runs.optimizers import TODAY
 from eval.runs.results import Result
 from eval.runs.store import Store, write_json
 from eval.runs.suite_run import POINTS, SuiteRun, tasks
@@ -33,8 +35,8 @@ LEAST = 1e-6
 OPTIONS = flags.FlagValues()
 flags.DEFINE_list("weights", None, "Names or paths of weights.", required=True,
                   flag_values=OPTIONS)
-flags.DEFINE_string("against", "rule", "Name or path of the weights that they are compared to.",
-                    flag_values=OPTIONS)
+flags.DEFINE_string("against", "rule", "Name or path of the weights that they are compared to, or "
+                    f"one of {', '.join(TODAY)}, untuned.", flag_values=OPTIONS)
 flags.DEFINE_string("suite", "small_real_valid", "Suite of the tasks.", flag_values=OPTIONS)
 flags.DEFINE_list("tasks", None, "Numbers of tasks in the suite, from 0; all if not given.",
                   flag_values=OPTIONS)
@@ -82,7 +84,8 @@ def report(weights: list[str], against: str, suite: str, numbers: list[int], ste
            seeds: int, store: Store) -> dict[str, Any]:
     """All runs and what they say."""
     def runs(name: str) -> list[SuiteRun]:
-        return [SuiteRun(suite, number, max(steps), seeds, name) for number in numbers]
+        of_name = {"optimizer": name} if name in TODAY else {"weights": name}
+        return [SuiteRun(suite, number, max(steps), seeds, **of_name) for number in numbers]
 
     results = {name: store.results(runs(name), name) for name in (against, *weights)}
     rows = {}
@@ -146,7 +149,7 @@ def main(argv: list[str]) -> None:
     numbers = list(range(count)) if OPTIONS.tasks is None else cli.integers(OPTIONS, "tasks", 0)
     if max(numbers) >= count:
         raise cli.UsageError(f"--tasks must be below {count}, got {max(numbers)}")
-    for name in (OPTIONS.against, *OPTIONS.weights):
+    for name in (*OPTIONS.weights, *({OPTIONS.against} - set(TODAY))):
         cli.check_weights(name)
     found = report(list(OPTIONS.weights), OPTIONS.against, OPTIONS.suite, numbers, steps,
                    OPTIONS.seeds, Store(OPTIONS.store, SimpleNamespace(fingerprint=None)))

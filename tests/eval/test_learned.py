@@ -66,5 +66,7 @@ def test_the_command(tmp_path, capsys):
     store = learned.Store(tmp_path / "store", learned.SimpleNamespace(fingerprint=None))
     curves = np.array(store.get(runs[0])["curves"])
     assert task == "Quadratic" and curves.shape == (2, 50) and np.all(curves[:, -1] < curves[:, 0])
-    assert main(flags) == 0
-    assert "50 steps" in capsys.readouterr().out
+    assert main([*flags, "--against=adam"]) == 0
+    assert "default beside adam" in capsys.readouterr().out
+    adam = store.get(suite_run.SuiteRun("quadratic", 0, 100, 2, optimizer="adam"))
+    assert np.shape(adam["curves"]) == (2, 50)
