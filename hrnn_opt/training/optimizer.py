@@ -58,7 +58,8 @@ class LearnedOpt(CoupledOptimizer):
             then takes half a minute, and those after it half as long as without for large models.
             Where it fails (there is no C++ compiler, say) a warning tells. The other backends
             compile the step with what is around it: see `keras.Model.compile`.
-        weight_decay: decoupled; each step shrinks the parameters by weight_decay * learning_rate.
+        weight_decay: decoupled; each step shrinks the parameters by weight_decay * learning_rate,
+            those whose gradient is 0 too.
         clipnorm, clipvalue, global_clipnorm: as in every Keras optimizer.
         use_ema, ema_momentum, ema_overwrite_frequency: likewise; the moving average is of the true
             parameters.
@@ -440,21 +441,26 @@ class LearnedOpt(CoupledOptimizer):
                 offset = ops.cast(offsets[k], start.dtype)
                 start = start + offset
             update = ops.cast(rate * updates[k], start.dtype)
-            if self.weight_decay is not None and self._use_weight_decay(variable):
-                decay = start * ops.cast(rate * self.weight_decay, start.dtype)
-                if self._iterates.decays_update:
-                    update = update + decay
-                else:
-                    start = start - decay
             if aheads is not None:
                 ahead = ops.cast(rate * aheads[k], start.dtype)
-            weight = None if step.weight is None else ops.cast(step.weight, start.dtype)
-            moved, location = self._iterates.move(start, offset, update, ahead, weight)
             moves = taken
             if self._holds and active is not None:
                 moves = ops.logical_and(taken, active[k])
             if felt is not None:
                 moves = ops.logical_and(moves, felt[k])
+            if self.weight_decay is not None and self._use_weight_decay(variable):
+                if self._holds:
+                    # What is held moves by its decay alone.
+                    update = ops.where(moves, update, 0.0)
+                    ahead = None if ahead is None else ops.where(moves, ahead, offset)
+                    moves = finite
+                decay = start * ops.cast(rate * self.weight_decay, start.dtype)
+                if self._iterates.decays_update:
+                    update = update + decay
+                else:
+                    start = start - decay
+            weight = None if step.weight is None else ops.cast(step.weight, start.dtype)
+            moved, location = self._iterates.move(start, offset, update, ahead, weight)
             if keeps_offset:
                 moved, location = _constrained(variable, moved), _constrained(variable, location)
             location = ops.cast(location, variable.dtype)

@@ -397,8 +397,12 @@ kinds_alone = pytest.mark.parametrize("form", [form for form in FEW if form in k
 
 @kinds_alone
 def test_arguments_mean_what_they_do_in_all_of_keras(form):
-    """Accumulation, clipping, decay, a schedule and a moving average, beside the same by hand."""
-    grads, (first, second), decay, bound = gradients(4), (0.02, 0.05), 0.1, 1.0
+    """Accumulation, clipping, decay, a schedule and a moving average, beside the same by hand.
+    Decay also moves what has no gradient."""
+    (first, second), decay, bound = (0.02, 0.05), 0.1, 1.0
+    grads = [[*others, np.zeros(SHAPES[2], "float32")] for *others, _ in gradients(4)]
+    for grad in grads:
+        grad[0][1] = 0
     # Keras's schedules count batches, and not steps.
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [first, second])
     ours = Run(optimizer(
@@ -423,6 +427,29 @@ def test_arguments_mean_what_they_do_in_all_of_keras(form):
     assert_close(ours.parameters, plain.parameters, 1e-5)
     ours.optimizer.finalize_variable_values(ours.tensors)
     assert_close(values(ours.tensors), average, 1e-5)
+
+
+@pytest.mark.parametrize("form", [
+    "averaging of direction", "hrnn with lookahead", "all rules of equivariant"])
+def test_decay_shrinks_what_has_no_gradient(form):
+    """With averaging it moves the fast iterate, which the average follows, as everywhere else."""
+    rate, decay = 0.25, 0.2
+    ours = Run(optimizer(form, learning_rate=rate, weight_decay=decay))
+    unused = [np.ones(shape, bool) for shape in SHAPES]
+    unused[0][:2] = False
+    steps = [[np.where(mask, 0, g) for mask, g in zip(unused, grads)] for grads in gradients(3)]
+    # No tensor has one, and one that is not finite, which is a step that is not taken.
+    ours.take([*steps, [np.zeros(shape) for shape in SHAPES]])
+    ours.take([[np.full(shape, np.nan) for shape in SHAPES]])
+    share = getattr(ours.optimizer._iterates, "share", 0.0)
+    fast = anchors = ours.start
+    for step in range(len(steps) + 1):
+        fast = [z - rate * decay * x for z, x in zip(fast, anchors)]
+        weight = 2 / (step + 2) if share else 1.0
+        anchors = [x + weight * (z - x) for z, x in zip(fast, anchors)]
+    for mask, now, z, x in zip(unused, values(ours.tensors), fast, anchors):
+        np.testing.assert_allclose(now[mask], ((1 - share) * z + share * x)[mask], rtol=1e-6)
+    assert (values(ours.tensors)[0] != ours.start[0]).all()
 
 
 @pytest.mark.filterwarnings("ignore:.*jit_compile")
