@@ -16,17 +16,23 @@ from hrnn_opt.training.coupled import CoupledOptimizer
 from hrnn_opt.training.optimizer import LearnedOpt
 
 SCOPES = ("model", "tensor")
-# Steps for which a learned optimizer that was chosen is left to find its own path.
-LEARNED_HOLD = 20
+# `smoothing` of power that is held out, and of other scores. Power compares candidates that differ
+# little and noisily: with a short memory the choice follows the noise. The first was chosen on
+# scikit-learn's digits and four problems of the suite small_real_valid, among 0.9, 0.97, 0.99,
+# 0.995 and 0.998.
+SMOOTHING = (0.995, 0.9)
 # Of the sums that `has_failed` compares, kept from one step of a candidate to its next.
 MEMORY = 0.9
 # Of what is known of the rises of the others, kept at each step.
 FADING = 0.99
 # A candidate that has failed often is barred for at most 2^10 times `patience` steps.
 MOST_DOUBLINGS = 10
-# How many times as long as the longest that did not fail a step may be, by the slope where its
-# candidate's steps end, relative to that where they start: clearly down, down, up, clearly up.
-CLEAR = 0.25
+# The slope where a candidate's steps end, relative to that where they start, up to which it is
+# clearly down, down, up; beyond, steeply up. With noise good steps too end on one that rises: the
+# last was chosen on scikit-learn's digits and two problems of the suite small_real_valid, among
+# 0.25 and 0.75.
+SLOPES = (-0.25, 0.0, 0.75)
+# How many times as long as the longest that did not fail a step may then be.
 GROWTH = (2.0, 1.1, 1.0, 0.9)
 
 
@@ -52,12 +58,14 @@ class GreedySwitch(CoupledOptimizer):
             filters of one norm.
         holdout: score each candidate's update of the step before against the new gradient, which
             it has not seen. Otherwise a candidate's trust in the newest gradient scores with that
-            gradient's own noise, and plain gradient descent has a cosine of 1 in any case.
-        smoothing: share of the old score in the smoothed one, at least 0 and below 1.
+            gradient's own noise, and plain gradient descent has a cosine of 1 in any case. But the
+            chosen candidate's step is then judged where it has led, and the others' where they have
+            not been: long steps lose. None: False where a candidate is a learned optimizer, of
+            which the steps are long, else True.
+        smoothing: share of the old score in the smoothed one, at least 0 and below 1. None: 0.995
+            for power with `holdout`, else 0.9.
         margin: hysteresis: by how much another must be better, as a share of the present score.
-        hold: hysteresis: steps for which a choice stays at least, unless it fails. None: 20 where a
-            candidate is a learned optimizer, which is off its own path while others are chosen,
-            else 0.
+        hold: hysteresis: steps for which a choice stays at least, unless it fails.
         patience: after so many steps in a row in which a candidate's raw score was negative, its
             buffers of momentum are multiplied by `soft_reset`, at each step until it is not.
             Also the steps for which a candidate is barred when it fails; each time doubles them.
@@ -99,10 +107,10 @@ class GreedySwitch(CoupledOptimizer):
         candidates: Sequence[keras.optimizers.Optimizer],
         scope: str = "model",
         score: str = "power",
-        holdout: bool = True,
-        smoothing: float = 0.9,
+        holdout: bool | None = None,
+        smoothing: float | None = None,
         margin: float = 0.0,
-        hold: int | None = None,
+        hold: int = 0,
         patience: int = 10,
         soft_reset: float = 0.9,
         guard: bool = True,
@@ -123,8 +131,10 @@ class GreedySwitch(CoupledOptimizer):
     ) -> None:
         candidates = _checked(candidates)
         learned = any(isinstance(candidate, LearnedOpt) for candidate in candidates)
-        if hold is None:
-            hold = LEARNED_HOLD if learned else 0
+        if holdout is None:
+            holdout = not learned
+        if smoothing is None:
+            smoothing = SMOOTHING[0] if holdout and score == "power" else SMOOTHING[1]
         require("scope", scope, scope in SCOPES, f"one of {SCOPES}")
         require("score", score, score in scores_lib.SCORES, f"one of {scores_lib.SCORES}")
         for argument, switched in (("holdout", holdout), ("guard", guard)):
@@ -266,7 +276,7 @@ class GreedySwitch(CoupledOptimizer):
         self.skipped_steps, self.undone_steps = add("skipped_steps"), add("undone_steps")
         self._choice = add("choice", u, start=self.first)
         self._uses = add("uses", k, u)
-        self._tenure = add("tenure", u)
+        self._tenure = add("tenure", u, start=self.hold)
         self._scores = add("scores", k, u, dtype="float32")
         self._negative = add("negative", k, u)
         self._shortened = add("shortened", k, u, dtype="float32", start=1.0)
@@ -337,7 +347,7 @@ class GreedySwitch(CoupledOptimizer):
         proven = ops.logical_and(pending, ops.logical_not(failed))
         radius = _held(self._radius)
         # Where steps are too long, that length is forgotten, and else it is kept.
-        kept = ops.where(rises > CLEAR * falls, GROWTH[-1], 1.0)
+        kept = ops.where(rises > SLOPES[-1] * falls, GROWTH[-1], 1.0)
         longest = ops.maximum(kept * radius, _held(self._length))
         self.assign(self._radius, ops.where(proven, longest, radius))
         return failed
@@ -359,6 +369,9 @@ class GreedySwitch(CoupledOptimizer):
         for variable in (self._falls, self._rises):
             value = _held(variable)
             self.assign(variable, ops.where(theirs, ops.zeros_like(value), value))
+        # What it was believed for is past: it has to earn its score again.
+        scores = _held(self._scores)
+        self.assign(self._scores, ops.where(theirs, ops.minimum(scores, 0.0), scores))
         self.assign(self._pending, 0)
         self.assign_add(self.undone_steps, ops.cast(undone, "int32"))
 
@@ -384,7 +397,7 @@ class GreedySwitch(CoupledOptimizer):
         def alone(j: int) -> Callable[[], None]:
             return lambda: self._follow(j, grads, variables, places, starts, rate)
 
-        if self.period <= self.trial or self.period == 1:
+        if self.period <= self.trial:
             all_of_them()
             return
         count = len(self.candidates)
@@ -529,9 +542,9 @@ class GreedySwitch(CoupledOptimizer):
         usual = ops.logical_and(ops.isfinite(lengths), lengths > 0)
         shortest = ops.min(ops.where(usual, lengths, 1e30), axis=0)
         falls, rises = _held(self._falls), _held(self._rises)
-        growth = ops.where(rises <= 0, GROWTH[1], GROWTH[2])
-        growth = ops.where(rises <= -CLEAR * falls, GROWTH[0], growth)
-        growth = ops.where(rises > CLEAR * falls, GROWTH[3], growth)
+        growth = GROWTH[-1]
+        for slope, factor in reversed(list(zip(SLOPES, GROWTH))):
+            growth = ops.where(rises <= slope * falls, factor, growth)
         # Of whom nothing is known, no more than of others.
         growth = ops.where(falls > 0, growth, 1.0)
         limit = ops.where(radius > 0, growth * radius, shortest)
@@ -679,11 +692,11 @@ def _checked(candidates: Any) -> list[keras.optimizers.Optimizer]:
         raise ValueError(f"`candidates` must be a list of at least 2 optimizers, got {count}.")
     for one in candidates:
         kind = type(one).__name__
-        composed = hasattr(one, "inner_optimizer") or hasattr(one, "optimizers")
+        composed = isinstance(one, GreedySwitch) or any(
+            hasattr(one, inner) for inner in ("inner_optimizer", "optimizers"))
         if not isinstance(one, keras.optimizers.Optimizer) or composed:
             raise ValueError(
-                "`candidates` must be Keras optimizers, and none that holds others for variables "
-                f"or for loss scaling, got {kind}.")
+                f"`candidates` must be Keras optimizers, and none that holds others, got {kind}.")
         if one.built:
             raise ValueError(f"`candidates` must not be built yet, got a {kind} that is.")
         for argument in ("use_ema", "gradient_accumulation_steps", "loss_scale_factor"):

@@ -44,7 +44,7 @@ def filter_factor(optimizer: keras.optimizers.Optimizer, step: Any) -> Any:
     """
     if isinstance(optimizer, keras.optimizers.SGD):
         return (1 - optimizer.momentum**2) ** 0.5
-    if type(optimizer) is keras.optimizers.Adam or isinstance(optimizer, keras.optimizers.Adam):
+    if isinstance(optimizer, keras.optimizers.Adam):
         beta = optimizer.beta_1
         corrected = 1 - ops.power(ops.cast(beta, "float32"), ops.cast(step, "float32"))
         return corrected * ((1 - beta**2) ** 0.5 / (1 - beta))
@@ -131,17 +131,19 @@ def has_failed(falls: Any, rises: Any) -> Any:
 
 
 def share_of_power(falls: Any, rises: Any) -> Any:
-    """What share of the power g . u the loss has fallen by, by the trapezoid rule of `has_failed`:
-    (falls - rises) / (2 falls), from 0 to 1; 1, which is to first order, where nothing is known.
+    """What share of the power g . u is counted: all, where a candidate's steps end on a slope that
+    still falls, and less the more it rises there; none where `has_failed` begins (ours).
 
     Without it, whoever takes steps that are too long is believed again after each step of another.
+    The share of g . u by which the loss has fallen would be half of this without noise, but the
+    noise in g . u lowers it too, most for candidates without momentum.
 
     Args:
         falls, rises: as in `has_failed`.
 
     Returns:
-        Numbers of the same shape.
+        Numbers from 0 to 1 of the same shape; 1 where nothing is known.
     """
     known = falls > 0
-    share = (falls - rises) / ops.where(known, 2 * falls, 1.0)
-    return ops.where(known, ops.clip(share, 0.0, 1.0), 1.0)
+    lost = ops.maximum(rises, 0.0) / ops.where(known, falls, 1.0)
+    return ops.where(known, ops.maximum(1.0 - lost, 0.0), 1.0)

@@ -66,6 +66,7 @@ def numpy(x):
     (lambda: switch(patience=0), "`patience` must be an integer of at least 1, got 0"),
     (lambda: switch(first=2), "`first` must be below the number of candidates, 2, got 2"),
     (lambda: switch(holdout=1), "`holdout` must be True or False, got 1"),
+    (lambda: GreedySwitch([switch(), SGD()]), "none that holds others.*got GreedySwitch"),
     (lambda: switch(period=9, scope="tensor"), "`period` must be 1"),
     (lambda: GreedySwitch.sgd(momenta=[0.9]), "`momenta` must be at least 2 numbers"),
     (lambda: GreedySwitch.adam(betas=[0.9, 1.0]), "`betas` must be at least 2 numbers"),
@@ -82,6 +83,13 @@ def test_a_candidate_that_is_built_or_looks_ahead_is_refused():
         GreedySwitch([built, Adam()])
     with pytest.raises(ValueError, match="lookahead=False"):
         GreedySwitch([LearnedOpt(weights(lookahead=True)), Adam()])
+
+
+def test_what_is_usual_goes_by_candidates_and_score():
+    usual = [switch(), switch(score="cosine"), switch(holdout=False),
+             GreedySwitch([Adam(), LearnedOpt("rule")]), GreedySwitch.sgd(), GreedySwitch.adam()]
+    assert [(one.holdout, one.smoothing) for one in usual] == [
+        (True, 0.995), (True, 0.9), (False, 0.9), (False, 0.9), (True, 0.9), (False, 0.0)]
 
 
 # What it computes.
@@ -282,7 +290,8 @@ def descend(optimizer, gradient, start, steps):
 
 def test_each_of_two_is_best_at_one_phase_and_the_switch_beats_both():
     """A long slope, and at its end a valley: a long step never settles there, a short one never
-    arrives."""
+    arrives. From some starts the long step jumps between places of one height, and is not seen to
+    fail: the middle one of three starts counts."""
 
     def slope(x):
         return np.where(x > 1, 1, np.clip(8 * x, -8, 8))
@@ -290,11 +299,12 @@ def test_each_of_two_is_best_at_one_phase_and_the_switch_beats_both():
     def loss(x):
         return np.where(x > 1, x + 3, np.where(x < -1, -8 * x - 4, 4 * x**2)).sum()
 
-    start = [20.0, 20.3]
-    fast, slow = (loss(descend(SGD(rate), slope, start, 200)) for rate in (0.5, 0.05))
-    ours = loss(descend(GreedySwitch([SGD(0.5), SGD(0.05)]), slope, start, 200))
-    assert fast > 0.1 and slow > 20
-    assert ours < 0.01
+    def final(make):
+        return np.median([loss(descend(make(), slope, [20.0, end], 200))
+                          for end in (19.2, 20.7, 21.6)])
+
+    assert final(lambda: SGD(0.5)) > 4 and final(lambda: SGD(0.05)) > 20
+    assert final(lambda: GreedySwitch([SGD(0.5), SGD(0.05)])) < 0.01
 
 
 @pytest.mark.parametrize("wild, scope", [
@@ -307,6 +317,18 @@ def test_one_that_diverges_takes_nobody_along_on_a_quadratic(wild, scope):
     assert np.sum(curvature * x**2) < 0.3
     alone = descend(wild(), lambda x: curvature * x, [1.0, -1.0, 2.0], 20)
     assert not np.sum(curvature * alone**2) < 0.3
+
+
+def test_a_score_is_lost_with_a_step_that_fails():
+    """Of a candidate that was good for long, and then makes the loss rise."""
+    optimizer, moved = GreedySwitch([SGD(0.1, momentum=0.9), SGD(0.1)]), [keras.Variable(0.0)]
+    one = np.ones((), "float32")
+    apply(optimizer, [[one]] * 5, moved)
+    before = optimizer.scores()
+    assert optimizer.choices() == [optimizer.names[0]] and min(before) > 0
+    apply(optimizer, [[-20 * one]], moved)
+    assert int(numpy(optimizer.undone_steps)) == 1
+    np.testing.assert_array_equal(optimizer.scores(), [0, before[1]])
 
 
 def test_one_that_diverges_takes_nobody_along_in_a_network():
@@ -423,7 +445,7 @@ def test_a_loaded_model_resumes_to_the_same_numbers(tmp_path, settings):
 
 
 def test_a_learned_candidate_learns_and_resumes(tmp_path):
-    network = linear(GreedySwitch([Adam(0.01), LearnedOpt("rule", seed=1)], hold=2))
+    network = linear(GreedySwitch([Adam(0.01), LearnedOpt("rule", seed=1)], holdout=True))
     losses = fit(network, epochs=8)["loss"]
     assert losses[-1] < 0.6 * losses[0] and min(network.optimizer.uses()) > 0
     network.save(tmp_path / "m.keras")
