@@ -2,19 +2,16 @@
 
 `KERAS_BACKEND=jax python -m lab.programs.scan_of_sizes SUITE STEPS TASK,TASK,...`: losses of
 `default` on tasks of a suite after so many steps, with the steps of some tensors multiplied, or
-each by its own alignment, as log ratios to those without; three runs a task, the same for all. A
-task compiles once.
+each by its own alignment, as log ratios to those without; three runs a task, the same for all.
 """
 
 import math
 import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 import lab.programs.unscaled  # noqa: F401 its suite
-import problems
 from hrnn_opt.checks import Config
 from hrnn_opt.files.resolve import resolve
 from hrnn_opt.interface import Field
@@ -22,12 +19,8 @@ from hrnn_opt.places.layout import block_sums
 from hrnn_opt.registry import config_from_dict, network_of, register
 from hrnn_opt.rules import alignment
 from hrnn_opt.rules.chain import Rule
-from train.config import TrainConfig
-from train.tasks import Family
+from lab.programs import scan
 
-EVERY = 200
-# Compiling takes longer than running.
-QUICKLY = {"xla_cpu_use_fusion_emitters": False}
 # What a tensor is.
 KINDS = ("vector", "first", "last", "rows", "columns", "depth")
 
@@ -116,10 +109,9 @@ def sizes(**of_kinds):
 
 def control(**numbers):
     """Numbers of the rule `alignment`."""
-    return {f"alignment_{name}": np.float32(number) for name, number in numbers.items()}
+    return {f"alignment_{name}": number for name, number in numbers.items()}
 
 
-LATER = control(log_delay=math.log(200.0), log_growth_steps=math.log(3000.0))
 VARIANTS = {
     "as it is": {},
     **{f"{kind} {sign:+.1f}": sizes(**{kind: sign})
@@ -127,47 +119,23 @@ VARIANTS = {
     **{f"{kind} {sign:+.2f}": sizes(**{kind: sign})
        for kind in ("rows", "columns") for sign in (-0.25, 0.25)},
     "delay 200": control(log_delay=math.log(200.0)),
-    "delay 200, growth for 3,000": LATER,
-    **{f"tensor gain {gain:g}": {"tensor_gain": np.float32(gain)} for gain in (-1, 0.5, 1, 2, 4)},
+    "delay 200, growth for 3,000": control(
+        log_delay=math.log(200.0), log_growth_steps=math.log(3000.0)),
+    **{f"tensor gain {gain:g}": {"tensor_gain": gain} for gain in (-1, 0.5, 1, 2, 4)},
 }
 
 
-def main(suite: str, steps: int, numbers: list[int], variants=None) -> None:
-    """Print a row for each variant: the mean over tasks, its standard error, and each task."""
-    variants = VARIANTS if variants is None else variants
+def main(suite: str, steps: int, numbers: list[int]) -> None:
+    """Print the table."""
     weights = resolve("default")
     config = weights.config.to_dict()
     rules = [[{"alignment": "tensor_alignment"}.get(name, name), switches]
              for name, switches in config["rules"]]
     network = network_of(config_from_dict({**config, "rules": [*rules, ["sizes", {}]]}))
-    meta = {name: jnp.array(array) for name, array in weights.arrays.items()} | {
-        "sizes": jnp.zeros(len(KINDS)), "tensor_gain": jnp.zeros(())}
-    tasks = list(problems.suite(suite))
-    ends: dict[str, list[np.ndarray]] = {name: [] for name in variants}
-    for number in numbers:
-        train = TrainConfig(
-            models=3, learning_rate=(8e-3, 8e-3), run_range=(steps, steps), unroll=EVERY,
-            objective_every=EVERY, horizon="unknown")
-        family = Family([tasks[number]], network, train)
-
-        def run(meta, runs, family=family):
-            runs, _ = jax.lax.scan(
-                lambda runs, _: (family.unroll(meta, runs, EVERY)[1], None), runs, None,
-                steps // EVERY)
-            return family.objective(runs.instance, runs.place) / runs.first_objective
-
-        start, program = (jax.jit(function, compiler_options=QUICKLY)
-                          for function in (family.draw, run))
-        start = start(jax.random.key(11))
-        for name, changed in variants.items():
-            losses = np.asarray(program(meta | changed, start))
-            ends[name].append(np.log(np.where(np.isfinite(losses), losses, 1.0) + 1e-6))
-        print(f"task {number} is done", flush=True)
-    for name, of_tasks in ends.items():
-        ratios = np.array(of_tasks) - np.array(ends["as it is"])
-        means = ratios.mean(1)
-        error = means.std(ddof=1) / math.sqrt(len(means)) if len(means) > 1 else math.nan
-        print(f"{name:28s} {means.mean():+.3f} ({error:.3f})  {np.round(means, 3)}", flush=True)
+    meta = {**weights.arrays, "sizes": np.zeros(len(KINDS), "float32"), "tensor_gain": 0.0}
+    scan.show(list(scan.losses(
+        network, meta, suite, steps, numbers,
+        {name: (1.0, changed) for name, changed in VARIANTS.items()})), "as it is")
 
 
 if __name__ == "__main__":
