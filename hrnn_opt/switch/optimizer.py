@@ -18,7 +18,7 @@ from hrnn_opt.training.optimizer import LearnedOpt
 SCOPES = ("model", "tensor")
 # `smoothing` of power that is held out, and of other scores. Power compares candidates that differ
 # little and noisily: with a short memory the choice follows the noise. The first was chosen on
-# scikit-learn's digits and four problems of the suite small_real_valid, among 0.9, 0.97, 0.99,
+# scikit-learn's digits and three problems of the suite small_real_valid, among 0.9, 0.97, 0.99,
 # 0.995 and 0.998.
 SMOOTHING = (0.995, 0.9)
 # Of the sums that `has_failed` compares, kept from one step of a candidate to its next.
