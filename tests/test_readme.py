@@ -13,12 +13,12 @@ ROW = re.compile(r"^\| (\w+) \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| 
 PAGES = ("README.md", "hrnn_opt/pretrained/rule.md")
 
 
-def results(network: str, steps: int) -> list[dict]:
-    """Those of `rule`, one for each seed."""
+def results(network: str, steps: int, optimizer: str = "hrnn-rule") -> list[dict]:
+    """Those of an optimizer at its own rate, one for each seed."""
     text = json.loads((ROOT / f"eval/results/{network}.json").read_text())
     return [
         result for name, result in text.items()
-        if name.startswith(f"{network}-hrnn-rule-constant-{steps}-")]
+        if name.startswith(f"{network}-{optimizer}-constant-{steps}-")]
 
 
 def best_tuned(network: str, steps: int) -> dict:
@@ -42,6 +42,35 @@ def test_results_are_those_of_their_files(page):
         ):
             exact = statistics.median(values)
             assert float(shown) == pytest.approx(exact, rel=0.006), (network, steps)
+
+
+def test_the_card_of_learned_weights_has_the_numbers_of_its_files():
+    card = (ROOT / "hrnn_opt/pretrained/celo_small.md").read_text()
+    found = json.loads((ROOT / "lab/checkpoints/celo_small.json").read_text())
+    columns = found["weights"]["celo_small"]
+    rows = re.findall(r"^\| .* \| ([-+][\d.]+) \(([\d.]+)\) \| ([-+][\d.]+) \(([\d.]+)\) \|$", card,
+                      re.MULTILINE)
+    assert len(rows) == len(found["tasks"]) + 1
+    for i, row in enumerate(rows):
+        for (shown, error), column in zip((row[:2], row[2:]), columns.values()):
+            mean, exact = column["mean"], column["standard_error"]
+            if i < len(found["tasks"]):
+                seeds = column["differences"][i]
+                mean, exact = statistics.mean(seeds), statistics.stdev(seeds) / len(seeds) ** 0.5
+            assert float(shown) == pytest.approx(mean, abs=6e-4)
+            assert float(error) == pytest.approx(exact, abs=6e-4)
+    for network, loss, accuracy, adam, tuned, rule in re.findall(
+            r"^\| (mlp_\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", card,
+            re.MULTILINE):
+        ours = results(network, 1000, "hrnn-celo_small")
+        for shown, values in (
+            (loss, [run["final_training_loss"] for run in ours]),
+            (accuracy, [run["test_accuracy"] for run in ours]),
+            (adam, [results(network, 1000, "adam")[0]["final_training_loss"]]),
+            (tuned, [best_tuned(network, 1000)["loss"]]),
+            (rule, [run["final_training_loss"] for run in results(network, 1000)]),
+        ):
+            assert float(shown) == pytest.approx(statistics.median(values), rel=0.006), network
 
 
 def test_the_readme_is_short():

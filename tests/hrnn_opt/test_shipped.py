@@ -29,7 +29,7 @@ def trained(optimizer, steps=30):
 
 
 def test_their_names():
-    assert shipped() == ["default", "paper", "rule"]
+    assert shipped() == ["celo_small", "default", "paper", "rule"]
 
 
 def test_default_makes_the_steps_of_rule():
