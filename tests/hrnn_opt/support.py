@@ -75,8 +75,12 @@ def gradients(steps: int, shapes=SHAPES, seed: int = 1) -> list[list[np.ndarray]
     return [[rng.normal(size=shape).astype("float32") for shape in shapes] for _ in range(steps)]
 
 
-def apply(optimizer, gradients, variables) -> None:
-    """One step of `optimizer` for each list of gradients, None where there is none."""
+def apply(optimizer, gradients, variables, **given) -> None:
+    """One step of `optimizer` for each list of gradients, None where there is none.
+
+    Args:
+        given: what else its `apply` takes.
+    """
     for grads in gradients:
         grads = [
             None if g is None else ops.convert_to_tensor(g, v.dtype)
@@ -85,7 +89,7 @@ def apply(optimizer, gradients, variables) -> None:
             # Keras's LossScaleOptimizer has no other way there.
             _apply_stateless(optimizer, grads, variables)
         else:
-            optimizer.apply(grads, variables)
+            optimizer.apply(grads, variables, **given)
 
 
 def _apply_stateless(optimizer, grads, variables) -> None:

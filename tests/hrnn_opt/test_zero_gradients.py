@@ -20,8 +20,10 @@ SHAPES = ((6, 4), (5, 3))
 def test_a_tensor_whose_gradient_is_zero_stays(weights):
     still, moving = tensors = variables(SHAPES)
     before = values(tensors)
-    opt = LearnedOpt(weights, seed=0)
-    apply(opt, ([np.zeros(SHAPES[0]), g] for _, g in gradients(20, SHAPES)), tensors)
+    opt = LearnedOpt(weights, seed=0, num_steps=20)
+    # Some read it.
+    loss = ops.convert_to_tensor(0.5, "float32")
+    apply(opt, ([np.zeros(SHAPES[0]), g] for _, g in gradients(20, SHAPES)), tensors, loss=loss)
     opt.finalize_variable_values(tensors)
     np.testing.assert_array_equal(values([still])[0], before[0])
     assert (values([moving])[0] != before[1]).all()
