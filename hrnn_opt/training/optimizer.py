@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -636,12 +637,26 @@ class LearnedOpt(CoupledOptimizer):
     def load_own_variables(self, store: Any) -> None:
         if len(store.keys()) == len(self.variables):
             buffers, names = self._buffers(), map(str, range(len(self.variables)))
+            if not self._fits(store, buffers):
+                warnings.warn(
+                    f"Skipping variable loading for optimizer {self.name!r}, because it was saved "
+                    "with other trainable variables: it starts anew.", stacklevel=2)
+                return
             store = {
                 name: self._layout.from_file(store[name]) if name in buffers else store[name]
                 for name in names}
         super().load_own_variables(store)
         # Keras only warns where the numbers of variables differ, and loads none.
         self._weights_loaded |= len(store.keys()) == len(self.variables)
+
+    def _fits(self, store: Any, buffers: dict[str, keras.Variable]) -> bool:
+        """Whether what was saved has the shapes of what is here, for as many variables."""
+        # All buffers end with the same blocks and lanes.
+        place = next((self._layout.to_file(x.numpy()).shape[-2:] for x in buffers.values()), ())
+        return all(
+            tuple(store[str(i)].shape) == (
+                (*variable.shape[:-2], *place) if str(i) in buffers else tuple(variable.shape))
+            for i, variable in enumerate(self.variables))
 
     def get_config(self) -> dict[str, Any]:
         rate = self.initial_learning_rate

@@ -205,6 +205,27 @@ def test_weights_of_a_model_that_another_optimizer_trained(new, data, tmp_path):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.filterwarnings("ignore:Skipping variable loading")
+@pytest.mark.parametrize("change", [
+    lambda model: setattr(model.get_layer("first"), "trainable", False),
+    lambda model: model.quantize("int8"),
+], ids=["frozen", "quantized"])
+def test_a_model_saved_with_fewer_trainable_weights_than_it_was_compiled_with(
+    new, data, tmp_path, change
+):
+    model = network()
+    model.compile(optimizer=new(), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.iterations.assign(7)
+    change(model)
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(
+        again.predict(data[0], verbose=0), model.predict(data[0], verbose=0), rtol=1e-5, atol=1e-6)
+    # The optimizer starts anew, as Adam does.
+    assert int(again.optimizer.iterations) == 0
+
+
 def test_large_tables_may_have_another_optimizer(new):
     keras.utils.set_random_seed(0)
     table, adam, ours = layers.Embedding(100, 4, name="table"), keras.optimizers.Adam(0.01), new()
