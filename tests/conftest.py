@@ -4,9 +4,12 @@
 in JAX: its tests are left out of the other runs, and so are single tests marked `jax_only`.
 """
 
+import gc
 import os
 import pathlib
 from collections.abc import Iterator
+
+from tests import quickly
 
 # Read when the backends are imported, so before all else. Tests work on small arrays, and two
 # processes share the machine: more threads would only wait for each other.
@@ -17,8 +20,7 @@ for variable, value in {
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
     "OMP_NUM_THREADS": "1",
-    # The second makes XLA compile twice as fast, and is not known to be there in other versions.
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false --xla_cpu_use_fusion_emitters=false",
+    "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen=false {quickly.FLAGS}",
     "JAX_PLATFORMS": "cpu",
     # Many tests compile the same program.
     "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(__file__).parents[1] / ".jax_cache"),
@@ -69,6 +71,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "jax_only" in item.keywords:
             item.add_marker(skip)
 
+
+def pytest_collection_finish() -> None:
+    """Keep what has been imported, millions of objects, from being looked through at each garbage
+    collection: TensorFlow and JAX make enough objects for very many."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,6 @@ from keras import ops
 from hrnn_opt import HierarchicalLOpt, HierarchicalRNN, HierarchicalRNNConfig, Layout, Seen
 from hrnn_opt.networks import functions
 from hrnn_opt.places import backend
-from tests import quickly
 from tests.hrnn_opt.reference import Reference
 from tests.hrnn_opt.support import assert_close, weights
 
@@ -163,7 +162,9 @@ def compiled(function):
     if keras.backend.backend() == "torch":
         return function
     if keras.backend.backend() == "jax":
-        return quickly.jit(function)
+        import jax
+
+        return jax.jit(function)
     import tensorflow as tf
 
     return tf.function(function, jit_compile=True)

@@ -13,7 +13,6 @@ from keras import ops
 
 from hrnn_opt import Layout, LearnedOpt, Seen
 from hrnn_opt.registry import config_from_dict, kinds, network_of, rules
-from tests import quickly
 from tests.hrnn_opt.support import values, variables
 
 BACKEND = keras.backend.backend()
@@ -92,8 +91,12 @@ def optimizer(form: str, **arguments) -> LearnedOpt:
 
 
 def compiled(function):
-    """The function, compiled where that is worth while: on JAX, and quickly."""
-    return quickly.jit(function) if BACKEND == "jax" else function
+    """The function, compiled where that is worth while: on JAX."""
+    if BACKEND != "jax":
+        return function
+    import jax
+
+    return jax.jit(function)
 
 
 def loss_of(grads) -> float:

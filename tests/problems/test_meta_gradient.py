@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import problems
-from tests import quickly
 from tests.problems.helpers import write_mnist
 
 STEPS = 20
@@ -95,7 +94,7 @@ def test_meta_gradient_is_finite(group, mnist_folder):
         )
     keys = jax.random.split(jax.random.key(0), len(group))
     numbers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[p.numbers for p in group])
-    instance, parameters, batches = quickly.jit(jax.vmap(prepare(first)))(keys, numbers)
+    instance, parameters, batches = jax.jit(jax.vmap(prepare(first)))(keys, numbers)
     count = len(group)
 
     def batch(i):
@@ -103,7 +102,7 @@ def test_meta_gradient_is_finite(group, mnist_folder):
 
     zeros = jax.tree.map(jnp.zeros_like, parameters)
     log_factor, rate = jnp.zeros(count), jnp.zeros(count)
-    step = quickly.jit(jax.vmap(differentiate(first)))
+    step = jax.jit(jax.vmap(differentiate(first)))
     rate = step(instance, parameters, batch(0), rate, log_factor, zeros)[3]
 
     states = [parameters]

@@ -11,7 +11,6 @@ from scipy import stats
 
 import problems
 from problems.minibatch import minibatch_indices
-from tests import quickly
 from tests.problems.helpers import at, setup
 
 DRAWS = 2000
@@ -20,7 +19,7 @@ DRAWS = 2000
 def starts(problem):
     instance = problem.sample_instance(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), DRAWS)
-    drawn = quickly.jit(jax.vmap(lambda key: problem.initial_parameters(key, instance)))(keys)
+    drawn = jax.jit(jax.vmap(lambda key: problem.initial_parameters(key, instance)))(keys)
     return [np.asarray(tensor) for tensor in drawn]
 
 
@@ -109,7 +108,7 @@ def test_random_rescale_draws_common_and_single_factors():
         problems.FullyConnected(4, 2, (3,), samples=10), common_decades=2.0, tensor_decades=0.5
     )
     keys = jax.random.split(jax.random.key(0), DRAWS)
-    drawn = quickly.jit(jax.vmap(problem.sample_instance))(keys)
+    drawn = jax.jit(jax.vmap(problem.sample_instance))(keys)
     scales = np.log10(drawn["tensor_scales"])
     assert np.abs(scales).max() <= 2.5
     apart = scales[:, 0] - scales[:, 1]
@@ -247,8 +246,8 @@ def test_vmapped_equals_single(problem):
         return problem.objective(parameters, instance), gradient
 
     keys, when = jax.random.split(jax.random.key(0), 3), jnp.array([0, 5, 77])
-    together = quickly.jit(jax.vmap(run))(keys, when)
-    single = quickly.jit(run)
+    together = jax.jit(jax.vmap(run))(keys, when)
+    single = jax.jit(run)
     for i in range(3):
         alone = single(keys[i], when[i])
         for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):

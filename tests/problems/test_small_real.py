@@ -18,7 +18,6 @@ import numpy as np
 
 import problems
 from problems.problem import shared_numbers
-from tests import quickly
 
 INSTANCES, STEPS, RATE = 2, 300, 1e-2
 # What noise keeps Adam from in these steps, in parts of the first objective. Autoencoders have no
@@ -52,7 +51,7 @@ each_group = pytest.mark.parametrize("group", GROUPS, ids=lambda group: repr(gro
 @functools.cache
 def drawer(kind, *sizes):
     """Draws data of a kind, an instance for each of some keys."""
-    return quickly.jit(jax.vmap(lambda key, numbers: kind().draw(key, numbers, *sizes)))
+    return jax.jit(jax.vmap(lambda key, numbers: kind().draw(key, numbers, *sizes)))
 
 
 def drawn(group):
@@ -104,10 +103,10 @@ def flat_examined(group):
     batch = problem.batch_size
     count, samples = instance["data"].shape[:2]
     keys = jax.random.split(jax.random.key(1), count)
-    start = quickly.jit(jax.vmap(problem.initial_parameters))(keys, instance)
+    start = jax.jit(jax.vmap(problem.initial_parameters))(keys, instance)
     start = tuple(np.asarray(tensor) for tensor in start)
-    objective = quickly.jit(jax.vmap(problem.objective))
-    gradient = quickly.jit(jax.vmap(
+    objective = jax.jit(jax.vmap(problem.objective))
+    gradient = jax.jit(jax.vmap(
         lambda x, i, index: problem.gradient(x, i, {"index": index}), (0, 0, None)))
 
     # An epoch of minibatches, whose mean is the objective's gradient.
@@ -229,7 +228,7 @@ def test_rescaling_leaves_the_function_as_it_is():
             instance["tensor_scales"], start[0].std(), seen, below)
 
     keys = jax.random.split(jax.random.key(0), 64)
-    outer, inside, scales, spread, seen, plain = quickly.jit(jax.vmap(run))(keys)
+    outer, inside, scales, spread, seen, plain = jax.jit(jax.vmap(run))(keys)
     np.testing.assert_allclose(outer, inside, rtol=1e-5)
     decades = np.log10(scales)
     assert np.abs(decades).max() <= 3.5

@@ -12,7 +12,6 @@ import pytest
 
 import problems
 from hrnn_opt import Direction, HierarchicalRNN, HierarchicalRNNConfig, Seen
-from tests import quickly
 from train import estimators, lengths, machine
 from train.config import TrainConfig
 from train.meta_optimizer import clean
@@ -225,7 +224,7 @@ def test_tbptt_over_one_truncation_is_the_exact_gradient():
             terms.append(jnp.log(f + 1e-6))
         return sum(terms) / steps
 
-    exact = quickly.jit(jax.value_and_grad(lambda meta, tasks: jnp.mean(jnp.stack(
+    exact = jax.jit(jax.value_and_grad(lambda meta, tasks: jnp.mean(jnp.stack(
         [run(meta, tasks, m) for m in range(config.models)]))))
     for g in range(config.members):
         tasks = jax.tree.map(lambda leaf: leaf[g], kept)  # noqa: B023

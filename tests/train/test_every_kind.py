@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from hrnn_opt.registry import kinds
-from tests import quickly
 from train import estimators
 from train.config import ESTIMATORS, TrainConfig
 from train.trainer import Trainer
@@ -62,13 +61,8 @@ def test_a_checkpoint_holds_all_of_a_run(form, tmp_path):
     jax.tree.map(same, resumed._tree(), trainer._tree())
 
 
-def test_a_broken_run_ends_in_the_same_numbers(monkeypatch, tmp_path):
+def test_a_broken_run_ends_in_the_same_numbers(tmp_path):
     """Of the kind with most in its state; that of a killed process is in `test_checkpoints.py`."""
-    compiled = estimators.Estimator._compiled
-    monkeypatch.setattr(
-        estimators.Estimator, "_compiled", lambda self, function, **options: compiled(
-            self, function,
-            **{"compiler_options": quickly.OPTIONS, **options}))
     trainer = trainer_of("velo")
     start = {name: np.array(value) for name, value in trainer.meta.items()}
     for _ in range(2):
