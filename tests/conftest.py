@@ -26,6 +26,8 @@ for variable, value in {
     "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(__file__).parents[1] / ".jax_cache"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    # No operation is told where in the source it came from.
+    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
     "CUDA_VISIBLE_DEVICES": "",
 }.items():
     os.environ.setdefault(variable, value)
@@ -77,6 +79,7 @@ def pytest_collection_finish() -> None:
     collection: TensorFlow and JAX make enough objects for very many."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,9 @@ MEAN_MORE = 200.0
 
 def log_uniform(key: jax.Array, low: float, high: float, shape: tuple[int, ...]) -> jax.Array:
     """Numbers whose logarithms are uniform between those of `low` and `high`."""
-    return jnp.exp(jax.random.uniform(key, shape, minval=np.log(low), maxval=np.log(high)))
+    drawn = jnp.exp(jax.random.uniform(key, shape, minval=np.log(low), maxval=np.log(high)))
+    # Rounding leaves the range: 1,000 comes back as 1,000.0001, of which a run has a segment more.
+    return jnp.clip(drawn, low, high)
 
 
 def segments(config: TrainConfig, step: int) -> int:

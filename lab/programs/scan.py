@@ -24,6 +24,7 @@ _QUICKLY = {"xla_cpu_use_fusion_emitters": False}
 def losses(
     network: Any, meta: Mapping[str, Any], suite: str, steps: int, numbers: Sequence[int],
     variants: Mapping[str, tuple[float, Mapping[str, Any]]], schedule: str = "constant",
+    horizon: str = "unknown",
 ) -> Iterator[dict[str, np.ndarray]]:
     """For each task, by variant, log(f / f_0 + 1e-6) at the end of the same runs. A task compiles
     once.
@@ -35,11 +36,12 @@ def losses(
         steps: of a run, a multiple of 200.
         variants: a factor of the learning rate, and the meta-parameters that are others.
         schedule: of the learning rate.
+        horizon: what the optimizer is told of it, as in `TrainConfig`.
     """
     tasks = list(problems.suite(suite))
     config = TrainConfig(
         models=RUNS, learning_rate=(8e-3, 8e-3), learning_rate_schedule=schedule,
-        run_range=(steps, steps), unroll=EVERY, objective_every=EVERY, horizon="unknown")
+        run_range=(steps, steps), unroll=EVERY, objective_every=EVERY, horizon=horizon)
     for number in numbers:
         family = Family([tasks[number]], network, config)
 

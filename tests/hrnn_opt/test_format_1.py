@@ -1,6 +1,9 @@
 """Weights files of format 1, whose network had the rules among its switches, make equal steps."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -41,17 +44,14 @@ def step_function(optimizer, variables):
     return lambda grads: optimizer.apply(grads, variables)
 
 
-@pytest.mark.parametrize("weights, network, steps", CASES)
-def test_the_steps_are_those_recorded_before_the_rules_left_the_network(weights, network, steps):
+def replayed(weights: str, network: str, steps: int) -> dict[str, np.ndarray]:
+    """By the number of the step, where that many steps led."""
     shapes = NETWORKS[network]
     rng = np.random.default_rng(5)
     variables = [keras.Variable(rng.normal(size=s).astype("float32") * 0.1) for s in shapes]
     optimizer = HierarchicalLOpt(WEIGHTS[weights], seed=0)
     optimizer.build(variables)
-    apply = step_function(optimizer, variables)
-    with np.load(DATA / "steps_format_1.npz") as recorded:
-        expected = {step: recorded[f"{weights}/{network}/{step}"] for step in KEPT}
-    farthest = np.abs(expected[STEPS]).max()
+    apply, found = step_function(optimizer, variables), {}
     for step in range(1, steps + 1):
         apply([ops.convert_to_tensor(g) for g in gradients(shapes, step)])
         if step not in KEPT:
@@ -61,8 +61,34 @@ def test_the_steps_are_those_recorded_before_the_rules_left_the_network(weights,
         if hasattr(optimizer, "_offset"):
             offsets = optimizer.per_variable(ops.convert_to_tensor(optimizer._offset))
             anchors = [a + ops.convert_to_numpy(o) for a, o in zip(anchors, offsets)]
-        found = np.concatenate([a.reshape(-1) for a in anchors])
-        np.testing.assert_allclose(found, expected[step], rtol=0, atol=2e-5 * farthest)
+        found[str(step)] = np.concatenate([a.reshape(-1) for a in anchors])
+    return found
+
+
+def replayed_as_recorded(out: pathlib.Path, *case) -> dict[str, np.ndarray]:
+    """The same in a process that compiles as users' do, with the same rounding as there."""
+    program = ("import numpy; from tests.hrnn_opt.test_format_1 import replayed; "
+               f"numpy.savez({str(out)!r}, **replayed{case})")
+    subprocess.run(
+        [sys.executable, "-c", program], cwd=DATA.parents[1], check=True,
+        env={**os.environ, "XLA_FLAGS": ""})
+    with np.load(out) as found:
+        return dict(found)
+
+
+@pytest.mark.parametrize("weights, network, steps", CASES)
+def test_the_steps_are_those_recorded_before_the_rules_left_the_network(
+        weights, network, steps, tmp_path):
+    if weights == "default":
+        found = replayed_as_recorded(tmp_path / "found.npz", weights, network, steps)
+    else:
+        found = replayed(weights, network, steps)
+    with np.load(DATA / "steps_format_1.npz") as recorded:
+        expected = {step: recorded[f"{weights}/{network}/{step}"] for step in KEPT}
+    farthest = np.abs(expected[STEPS]).max()
+    assert set(found) == {str(step) for step in KEPT if step <= steps}
+    for step, where in found.items():
+        np.testing.assert_allclose(where, expected[int(step)], rtol=0, atol=2e-5 * farthest)
 
 
 def test_a_file_of_format_1_is_written_as_one_of_format_2(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import problems
 from hrnn_opt import Direction
 from train.config import TrainConfig
+from train.lengths import horizons
 from train.tasks import Family
 
 
@@ -27,3 +28,12 @@ def test_the_horizon_is_known_unknown_or_both():
 def test_another_horizon_is_refused():
     with pytest.raises(ValueError, match="`horizon` must be one of"):
         TrainConfig(horizon="sometimes")
+
+
+@pytest.mark.parametrize("steps, unroll", [(1000, 200), (2000, 2000), (500, 50), (7, 7)])
+def test_runs_of_one_length_have_it(steps, unroll):
+    # In 32 bits exp(log(1000)) is 1000.0001.
+    config = TrainConfig(models=8, run_range=(steps, steps), unroll=unroll)
+    for first in (False, True):
+        drawn = horizons(jax.random.key(0), config, first)
+        assert np.all(drawn <= steps) and (first or np.all(drawn == steps))
