@@ -36,12 +36,15 @@ class Field:
         wide: it stays in 32 bits where the state is kept in half of them: counts, slow averages,
             orthonormal axes.
         owners: of a `"vector"`: for a layout, the tensor that each of its numbers belongs to.
+        of_moves: of a `"model"`: it tells of moves that were made, not of gradients. It stays as it
+            is at a learning rate of 0, where nothing moves.
     """
 
     of: str = "parameter"
     leading: tuple[int, ...] = ()
     wide: bool = False
     owners: Callable[[Layout], np.ndarray] | None = None
+    of_moves: bool = False
 
     def shape(self, layout: Layout, models: tuple[int, ...] = ()) -> tuple[int, ...]:
         """The shape of the array."""

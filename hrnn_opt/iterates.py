@@ -12,6 +12,9 @@ plus an offset, which is kept where they differ.
 With averaging, what is trained, shown, saved and restored is the location of gradients, which the
 model's variables hold all the time, and not the average: nothing is put in its place when training
 ends, and losses are lower there (`lab/35-where-averaging-ends.md`).
+
+At a learning rate of 0 no scheme moves anything, neither the anchor nor the location: the caller
+leaves out `move`.
 """
 
 from __future__ import annotations

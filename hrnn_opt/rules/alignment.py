@@ -75,8 +75,9 @@ class Alignment(Rule):
 
     @property
     def own_fields(self):
-        return {"alignment_steps": Field("model", wide=True),
-                "log_step_size": Field("model", wide=True)}
+        # What is steered by must have been moved.
+        field = Field("model", wide=True, of_moves=True)
+        return {"alignment_steps": field, "log_step_size": field}
 
     def around(self, layout, state, seen, inner, active):
         step = inner(seen)

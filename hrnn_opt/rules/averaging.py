@@ -37,6 +37,7 @@ class AveragingConfig(Config):
 class Averaging(Rule):
     """Steps move a fast iterate; an iterate counts in the average in proportion to its number.
 
+    One that was made at a learning rate of 0 is where the one before it is, and has no number.
     The average's noise falls without the learning rate falling. What the scheme does with a step is
     in `iterates.Averaging`.
     """
@@ -45,7 +46,7 @@ class Averaging(Rule):
 
     @property
     def own_fields(self):
-        return {"averaging_steps": Field("model", wide=True)}
+        return {"averaging_steps": Field("model", wide=True, of_moves=True)}
 
     @property
     def iterates(self):

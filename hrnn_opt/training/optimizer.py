@@ -41,7 +41,8 @@ class LearnedOpt(CoupledOptimizer):
             weights were meta-trained; False turns it off. While training, the model's variables
             hold that location: see `SwapLookahead` and `finalize_variable_values`.
         learning_rate: multiplies the step; a float, a schedule or a callable, as in any Keras
-            optimizer. None: what the weights want.
+            optimizer. None: what the weights want. At 0 the model's variables stay as they are,
+            while gradients are still remembered.
         state_dtype: `"float32"`, or `"bfloat16"` for half the memory. True parameters, with
             lookahead, stay in at least 32 bits.
         hold_zero_gradients: tensors whose gradient is exactly 0 at a step are left out of it, as
@@ -426,10 +427,18 @@ class LearnedOpt(CoupledOptimizer):
         new, step = self._step(layout, old, self._seen(gradient, given, loss), active, taken)
         step = sized(step, layout)
         feels = self._feels(gradient, taken)
+        rate = ops.cast(learning_rate, "float32")
+        # At a rate of 0 nothing moves: neither an average towards where the fast iterate is, nor
+        # the place where gradients are taken. What counts moves does not count it.
+        moving = ops.not_equal(rate, 0.0)
+        for name, field in self._fields.items():
+            if field.of_moves:
+                new[name] = ops.where(moving, new[name], old[name])
+        finite_and_moving = ops.logical_and(finite, moving)
+        taken = ops.logical_and(taken, moving)
         # Eagerly, what is no longer needed would only be in the way.
         del gradient, old
 
-        rate = ops.cast(learning_rate, "float32")
         updates = layout.unflatten(step.update)
         felt = None if feels is None else layout.unflatten(feels)
         aheads = None if step.ahead is None else layout.unflatten(step.ahead)
@@ -454,7 +463,7 @@ class LearnedOpt(CoupledOptimizer):
                     # What is held moves by its decay alone.
                     update = ops.where(moves, update, 0.0)
                     ahead = None if ahead is None else ops.where(moves, ahead, offset)
-                    moves = finite
+                    moves = finite_and_moving
                 decay = start * ops.cast(rate * self.weight_decay, start.dtype)
                 if self._iterates.decays_update:
                     update = update + decay

@@ -1,9 +1,10 @@
 """What it costs in losses that tensors of gradient 0 are left out of a step, and entries whose
 gradient has always been 0 held: `docs/compatibility.md`.
 
-`python -m lab.programs.cost_of_holding MNIST NETWORKS WEIGHTS STEPS`: NETWORKS and WEIGHTS may be
-lists with commas. Prints, for each seed, the training loss with holding over that without it, and,
-as the size of what means nothing, the same for start values that differ by a ten-millionth.
+`python -m lab.programs.cost_of_holding MNIST NETWORKS WEIGHTS STEPS [SEEDS]`: NETWORKS, WEIGHTS and
+SEEDS may be lists with commas; without SEEDS they are 0,1,2. Prints, for each seed, the training
+loss with holding over that without it, and, as the size of what means nothing, the same for start
+values that differ by a ten-millionth.
 """
 
 import sys
@@ -15,7 +16,6 @@ from eval.runs import networks
 from eval.runs.data import Data, load
 from hrnn_opt import LearnedOpt
 
-SEEDS = (0, 1, 2)
 SCORED = 10_000
 
 
@@ -34,12 +34,12 @@ def run(
         data.x_train[:SCORED], data.y_train[:SCORED], batch_size=1000, verbose=0)
 
 
-def main(folder: str, of_networks: str, of_weights: str, steps: str) -> None:
+def main(folder: str, of_networks: str, of_weights: str, steps: str, seeds: str = "0,1,2") -> None:
     """Measure and print."""
     data = load(folder)
     for network in of_networks.split(","):
         for weights in of_weights.split(","):
-            for seed in SEEDS:
+            for seed in map(int, seeds.split(",")):
                 given = network, weights, int(steps), seed, data
                 held, let = run(*given, hold=True), run(*given, hold=False)
                 nudged = run(*given, hold=False, factor=1 + 1e-7)

@@ -69,26 +69,36 @@ def test_the_variables_move_as_the_reference_says(lookahead):
     assert_close([np.reshape(v, -1) for v in values(opt.true_parameters())], true, 1e-6)
 
 
-@pytest.mark.parametrize("switches", [
-    {}, {"update_scale_decay": 0.6},
-    {"update_scale_decay": 0.6, "bounded_updates": True, "alignment_control": True}])
-def test_with_averaging_the_average_of_a_fast_iterate_is_trained(switches):
+# By the number of the step: also one that begins at 0, as to warm up, and is 0 in between.
+CONSTANT = keras.optimizers.schedules.PiecewiseConstantDecay([0], [0.5, 0.5])
+WITH_ZEROS = keras.optimizers.schedules.PiecewiseConstantDecay([4, 9, 14], [0.0, 0.5, 0.0, 0.25])
+
+
+@pytest.mark.parametrize("switches, schedule", [
+    ({}, CONSTANT), ({"update_scale_decay": 0.6}, CONSTANT), ({}, WITH_ZEROS),
+    ({"update_scale_decay": 0.6, "bounded_updates": True, "alignment_control": True}, CONSTANT)])
+def test_with_averaging_the_average_of_a_fast_iterate_is_trained(switches, schedule):
     pretrained, grads = weights(
         step_size="normalized", averaging=0.8, **switches), gradients(20)
     moved, opt = trained(
-        grads, weights=pretrained, learning_rate=0.5, initial_learning_rate=None, weight_decay=0.1)
+        grads, weights=pretrained, learning_rate=schedule, initial_learning_rate=None,
+        weight_decay=0.1)
     sizes = [int(np.prod(shape)) for shape in SHAPES]
     reference = Reference(
         pretrained.arrays, pretrained.config, sizes, [np.zeros(n) for n in sizes])
     start = [v.reshape(-1).astype("float64") for v in values(variables())]
     iterates = [[x] for x in start]
     average = start
-    for step in grads:
+    for k, step in enumerate(grads):
         offsets = [0.2 * (x - z[-1]) for z, x in zip(iterates, average)]
         moves = [move for move, _ in reference.step([g.reshape(-1) for g in step], offsets)]
+        rate = float(ops.convert_to_numpy(schedule(k)))
+        if rate == 0:
+            continue
         for z, x, move in zip(iterates, average, moves):
-            z.append(z[-1] - 0.5 * move - 0.5 * 0.1 * x)
-        # An iterate counts in proportion to its number; the start does not count.
+            z.append(z[-1] - rate * move - rate * 0.1 * x)
+        # An iterate counts in proportion to its number; the start does not count, nor does one
+        # that was not moved.
         average = [np.average(z[1:], axis=0, weights=np.arange(1, len(z))) for z in iterates]
         located = [0.2 * z[-1] + 0.8 * x for z, x in zip(iterates, average)]
     if "alignment_control" in switches:
@@ -196,6 +206,23 @@ def test_the_learning_rate_can_be_assigned():
     apply(opt, grads[1:], moved)
     assert_equal(values(moved), before)
     assert float(ops.convert_to_numpy(opt.learning_rate)) == 0.0
+
+
+@pytest.mark.parametrize("switches", [
+    {"lookahead": True},
+    {"step_size": "normalized", "averaging": 0.9, "update_scale_decay": 0.9}])
+def test_an_epoch_at_a_learning_rate_of_zero_leaves_the_model_as_it_is(switches):
+    network = model(optimizer=optimizer(
+        weights=weights(**switches, **SMALL), initial_learning_rate=None, weight_decay=0.1))
+    seen = []
+    fit(network, epochs=3, callbacks=[
+        keras.callbacks.LearningRateScheduler(lambda epoch: 0.0 if epoch == 1 else 0.1),
+        # Not at the end of training, where lookahead ends.
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(
+            values(network.trainable_weights)))])
+    first, second, third = seen
+    assert_equal(second, first)
+    assert all((a != b).all() for a, b in zip(third, second))
 
 
 @pytest.mark.parametrize("lookahead", [False, True])

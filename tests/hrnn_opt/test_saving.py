@@ -151,10 +151,27 @@ def test_a_file_holds_each_variable_once(tmp_path):
 
 
 def test_inside_a_loss_scale_optimizer(tmp_path):
-    network = model(optimizer=keras.optimizers.LossScaleOptimizer(optimizer(lookahead=True)))
+    resumes(model(optimizer=keras.optimizers.LossScaleOptimizer(optimizer(lookahead=True))),
+            tmp_path)
+
+
+def test_in_half_precision_where_the_policy_is_so_when_it_is_loaded(tmp_path):
+    """Keras puts a loss scale around the optimizer, here and there."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        network = model(optimizer=optimizer(lookahead=True))
+        assert isinstance(network.optimizer, keras.optimizers.LossScaleOptimizer)
+        resumes(network, tmp_path)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def resumes(network, folder):
+    """Saved and loaded, it trains on to the same numbers."""
     train_on(network, 2)
-    network.save(tmp_path / "m.keras")
-    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    network.save(folder / "m.keras")
+    loaded = keras.saving.load_model(folder / "m.keras")
     train_on(network, 2)
     train_on(loaded, 2)
     assert_equal(values(loaded.weights), values(network.weights))

@@ -4,6 +4,7 @@ them."""
 import copy
 import functools
 import pickle
+import warnings
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from keras import layers, ops
 
 from hrnn_opt import HierarchicalLOpt
+from tests.hrnn_opt.support import optimizer
 
 BACKEND = keras.backend.backend()
 
@@ -224,6 +226,42 @@ def test_a_model_saved_with_fewer_trainable_weights_than_it_was_compiled_with(
         again.predict(data[0], verbose=0), model.predict(data[0], verbose=0), rtol=1e-5, atol=1e-6)
     # The optimizer starts anew, as Adam does.
     assert int(again.optimizer.iterations) == 0
+
+
+def test_a_weights_file_holds_the_optimizer_where_it_is_built(data, tmp_path):
+    """Before the first step it is not, as with every optimizer of Keras: build it."""
+    model, built, other = network(), network(2), network(2)
+    for each in (model, built, other):
+        each.compile(optimizer=optimizer(), loss="mse")
+    model.train_on_batch(*data)
+    model.save_weights(tmp_path / "m.weights.h5")
+    built.optimizer.build(built.trainable_variables)
+    with warnings.catch_warnings():
+        # Of what the optimizer of the other one does not take.
+        warnings.simplefilter("ignore")
+        for each in (built, other):
+            each.load_weights(tmp_path / "m.weights.h5")
+    assert built.optimizer.iterations == 1 and other.optimizer.iterations == 0
+    for each in (model, built):
+        each.train_on_batch(*data)
+    for theirs, ours in zip(values(model), values(built)):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.filterwarnings("ignore:.*trainable")
+def test_nothing_to_train_and_a_last_batch_of_one_example(data):
+    x, y = data
+    model = network()
+    model.trainable = False
+    model.compile(optimizer=optimizer(), loss="mse")
+    before = values(model)
+    fit(model, (x[:17], y[:17]), 1)
+    for now, then in zip(values(model), before):
+        np.testing.assert_array_equal(now, then)
+    model.trainable = True
+    model.compile(optimizer=optimizer(), loss="mse")
+    losses = fit(model, (x[:17], y[:17]), 4)
+    assert np.all(np.isfinite(losses)) and losses[-1] < losses[0]
 
 
 def test_large_tables_may_have_another_optimizer(new):

@@ -159,6 +159,30 @@ def of_model(ours: Run) -> dict[str, np.ndarray]:
         name: value for name, value in opt.state().items() if opt._fields[name].of == "model"})
 
 
+# A learning rate of 0.
+
+
+@every_form
+def test_at_a_learning_rate_of_zero_nothing_moves(form):
+    """Neither the parameters nor the location of gradients; what counts moves does not go on."""
+    first, *between, last = gradients(5)
+    ours = run(form).take([first])
+
+    def standing():
+        state, fields = ours.optimizer.state(), ours.optimizer._fields
+        moves = [value for name, value in state.items() if fields[name].of_moves]
+        return values(ours.tensors) + ours.parameters + values(moves)
+
+    before, tensors = standing(), values(ours.tensors)
+    rate = float(ops.convert_to_numpy(ours.optimizer.learning_rate))
+    ours.optimizer.learning_rate = 0.0
+    ours.take(between)
+    assert_equal(standing(), before)
+    ours.optimizer.learning_rate = rate
+    ours.take([last])
+    assert all((a != b).all() for a, b in zip(values(ours.tensors), tensors))
+
+
 # Steps that are not taken.
 
 
