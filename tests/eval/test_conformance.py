@@ -39,6 +39,7 @@ def test_the_released_programs_trajectories_are_reproduced(path, capsys):
     assert all(0 < value < 5e-5 for value in worst.values())
 
 
+@pytest.mark.jax_only
 @pytest.mark.parametrize("key, quantity, change", [
     ("param/1/0", "parameters", 1e-3), ("attended/2/1", "attended", 1e-3),
     ("log_lr/2/0", "log_learning_rate", 1e-3), ("tensor_state/0/1", "states", 1e-4),

@@ -37,6 +37,7 @@ def test_the_released_program_is_reproduced(name):
         assert deviation <= tolerances[quantity], quantity
 
 
+@pytest.mark.jax_only
 @pytest.mark.parametrize("constant, value", [
     ("_EPSILON", 1e-6), ("_NORM_EPSILON", 1e-5), ("_ROUNDS", 4), ("LARGEST_GRADIENT", 0.1)])
 def test_another_celo2_is_found_out(constant, value, monkeypatch):
@@ -45,6 +46,7 @@ def test_another_celo2_is_found_out(constant, value, monkeypatch):
     assert any(worst[name] > tolerances[name] for name in worst)
 
 
+@pytest.mark.jax_only
 @pytest.mark.parametrize("module, constant, value", [
     (losses, "SHORTEST", 9.0), (losses, "_FAR", 1.0), (schedule, "_FORGET_BIAS", 0.0),
     (schedule, "LARGEST_GRADIENT", 1.0)])
@@ -54,6 +56,7 @@ def test_another_velo_is_found_out(module, constant, value, monkeypatch):
     assert any(worst[name] > tolerances[name] for name in worst)
 
 
+@pytest.mark.jax_only
 @pytest.mark.parametrize("module, constant, value", [
     (small_fc, "_EPSILON", 1e-7), (small_fc, "_NORM_EPSILON", 1e-6), (moments, "_LEAST", 1e-8),
     (moments, "_READ_EPSILON", 1e-7),
