@@ -181,7 +181,9 @@ def assert_same(ours, theirs, tolerance=2e-3):
         assert ours[tag] == pytest.approx(expected, rel=tolerance, abs=slack), tag
 
 
-@pytest.mark.parametrize("form", FORMS)
+# What is logged is made by the same code everywhere; how it is read differs.
+@pytest.mark.parametrize("form", FORMS if keras.backend.backend() == "jax" else [
+    "lookahead", "turned", "no output scale"])
 def test_what_is_logged_is_what_the_state_says(tmp_path, form):
     # Two runs, as looking at the model brings JAX's variables up to date for the other callback.
     watch = Watch()

@@ -279,7 +279,9 @@ def test_vmap_over_models_is_a_loop(form):
 # Blocks in turn.
 
 
-@pytest.mark.parametrize("form", FEW)
+# TensorFlow compiles these two for long; they move blocks as `small_fc` does.
+@pytest.mark.parametrize("form", [
+    form for form in FEW if BACKEND != "tensorflow" or form not in ("celo", "velo")])
 def test_moving_some_blocks_at_a_time_changes_nothing(form, monkeypatch):
     swept, moved = [], sweep._moved
     monkeypatch.setattr(
@@ -373,11 +375,11 @@ def usual_steps(form):
 
 # With more lanes than half of the bits count.
 CONFIGURED_SHAPES = (*SHAPES, (300,))
-on_jax = [Phase.explicit] if BACKEND == "jax" else list(Phase)
+phases = list(Phase) if BACKEND == "torch" else [Phase.explicit]
 
 
 @pytest.mark.parametrize("form", FEW)
-@settings(max_examples=3, phases=on_jax)
+@settings(max_examples=3, phases=phases)
 @given(
     st.sampled_from(POLICIES), st.sampled_from(["float16", "bfloat16", "float64"]),
     st.sampled_from(["channels_first", "channels_last"]), st.floats(1e-10, 1.0), st.booleans())

@@ -16,6 +16,7 @@ from hrnn_opt.networks.hrnn.starts import controlled
 from hrnn_opt.places.layout import Layout
 from hrnn_opt.registry import config_from_dict, network_of
 from problems.datasets import Digits
+from tests import quickly
 from train.config import TrainConfig
 from train.tasks import Family
 from train.trainer import Trainer
@@ -79,7 +80,8 @@ def test_it_learns_from_initial_rates_three_decades_apart(network):
 
     def losses(of):
         meta = {name: v.value for name, v in of.meta_parameters.items()}
-        done = jax.jit(lambda meta: family.unroll(meta, tasks, 2000)[1])(meta)
+        done = jax.jit(lambda meta: family.unroll(meta, tasks, 2000)[1],
+                       compiler_options=quickly.FOR_LONG_RUNS)(meta)
         return family.objective(done.instance, done.place) / done.first_objective
 
     slowest, *others = losses(network)
