@@ -173,7 +173,7 @@ class Celo2(LearnedOptimizer):
                 x = ops.swapaxes(tensors[k], -2, -1) if tall else tensors[k]
                 models = tuple(x.shape)[: len(x.shape) - len(layout.shapes[k])]
                 matrices.append(ops.reshape(x, (*models, -1, rows, columns)))
-            found = _orthogonal(ops.concatenate(matrices, axis=-3))
+            found = orthogonal_factor(ops.concatenate(matrices, axis=-3))
             start = 0
             for k, x in zip(members, matrices):
                 end = start + x.shape[-3]
@@ -245,7 +245,7 @@ def _last_axes(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(range(-min(len(shape), 2), 0))
 
 
-def _orthogonal(x: Any) -> Any:
+def orthogonal_factor(x: Any) -> Any:
     """(..., a, b), a at most b, the nearly orthogonal factor of each matrix."""
     first, third, fifth = _ORTHOGONAL
     # The addend keeps the derivative at 0 in 32 bits.

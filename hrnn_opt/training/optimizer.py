@@ -430,11 +430,10 @@ class LearnedOpt(CoupledOptimizer):
         rate = ops.cast(learning_rate, "float32")
         # At a rate of 0 nothing moves: neither an average towards where the fast iterate is, nor
         # the place where gradients are taken. What counts moves does not count it.
-        moving = ops.not_equal(rate, 0.0)
+        moving = ops.logical_and(finite, ops.not_equal(rate, 0.0))
         for name, field in self._fields.items():
             if field.of_moves:
                 new[name] = ops.where(moving, new[name], old[name])
-        finite_and_moving = ops.logical_and(finite, moving)
         taken = ops.logical_and(taken, moving)
         # Eagerly, what is no longer needed would only be in the way.
         del gradient, old
@@ -463,7 +462,7 @@ class LearnedOpt(CoupledOptimizer):
                     # What is held moves by its decay alone.
                     update = ops.where(moves, update, 0.0)
                     ahead = None if ahead is None else ops.where(moves, ahead, offset)
-                    moves = finite_and_moving
+                    moves = moving
                 decay = start * ops.cast(rate * self.weight_decay, start.dtype)
                 if self._iterates.decays_update:
                     update = update + decay

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 
 import problems
@@ -19,6 +20,13 @@ EVERY = 200
 RUNS = 3
 # Compiling takes longer than running.
 _QUICKLY = {"xla_cpu_use_fusion_emitters": False}
+
+
+def add_numbers(of: Any, start: Mapping[str, float]) -> None:
+    """Give a network or rule these scalars as meta-parameters, which are attributes too."""
+    for name, value in start.items():
+        setattr(of, name, of.add_weight(
+            name=name, shape=(), initializer=keras.initializers.Constant(value)))
 
 
 def losses(

@@ -14,7 +14,7 @@ import lab.programs.unscaled  # noqa: F401 its suite
 from hrnn_opt.checks import Config
 from hrnn_opt.files.resolve import resolve
 from hrnn_opt.interface import Field, Step
-from hrnn_opt.networks import accumulators, direction
+from hrnn_opt.networks import accumulators, celo2, direction
 from hrnn_opt.places.layout import block_sums
 from hrnn_opt.registry import config_from_dict, network_of, register
 from lab.programs import scan
@@ -23,8 +23,6 @@ from lab.programs import scan
 AS_IT_IS = {
     "power": 0.5, "belief": 0.0, "sharpness": 1.0, "ten": 0.0, "hundred": 0.0, "caution": 0.0,
     "orthogonal": 0.0, "signal": 0.0, "slow_scale": 0.0}
-# Of Newton and Schulz's iteration that Muon makes (Jordan et al. 2024).
-_QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 class DirectionsConfig(Config):
@@ -49,9 +47,7 @@ class Directions(direction.Direction):
 
     def __init__(self, config=None, seed=0, **options):
         super().__init__(config, seed, **options)
-        for name, value in AS_IT_IS.items():
-            setattr(self, name, self.add_weight(
-                name=name, shape=(), initializer=lambda shape, dtype=None, v=value: jnp.float32(v)))
+        scan.add_numbers(self, AS_IT_IS)
 
     @property
     def fields(self):
@@ -102,15 +98,10 @@ def orthogonal(tensor, shape):
     if len(shape) < 2:
         return jnp.zeros_like(tensor)
     matrix = tensor.reshape(*tensor.shape[:-len(shape)], -1, shape[-1])
-    wide = matrix.shape[-1] > matrix.shape[-2]
-    x = jnp.swapaxes(matrix, -1, -2) if wide else matrix
-    x = x * jax.lax.rsqrt(jnp.sum(x * x, axis=(-2, -1), keepdims=True) + 1e-30)
-    a, b, c = _QUINTIC
-    for _ in range(5):
-        square = jnp.swapaxes(x, -1, -2) @ x
-        x = a * x + x @ (b * square + c * square @ square)
-    x = x * jnp.sqrt(jnp.float32(x.shape[-2]))
-    return (jnp.swapaxes(x, -1, -2) if wide else x).reshape(tensor.shape)
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    x = celo2.orthogonal_factor(jnp.swapaxes(matrix, -1, -2) if tall else matrix)
+    x = x * jnp.sqrt(jnp.float32(x.shape[-1]))
+    return (jnp.swapaxes(x, -1, -2) if tall else x).reshape(tensor.shape)
 
 
 VARIANTS = {

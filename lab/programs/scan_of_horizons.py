@@ -37,9 +37,7 @@ class End(Rule):
 
     def __init__(self, inner, config=None, **options):
         super().__init__(inner, config, **options)
-        for name, value in AS_IT_IS.items():
-            setattr(self, name, self.add_weight(
-                name=name, shape=(), initializer=lambda shape, dtype=None, v=value: jnp.float32(v)))
+        scan.add_numbers(self, AS_IT_IS)
 
     @property
     def needs(self):

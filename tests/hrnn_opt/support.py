@@ -16,6 +16,17 @@ from hrnn_opt.registry import config_from_dict, network_of
 SHAPES = ((3, 2), (2,), ())
 
 
+@contextlib.contextmanager
+def dtype_policy(name: str):
+    """Keras's dtype policy, for a while."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def config_of(**switches) -> NetworkConfig:
     """The hierarchical RNN and the rules around it, by the switches that format 1 had for both."""
     return config_from_dict(format_1.translated(

@@ -11,18 +11,17 @@ import pytest
 
 from hrnn_opt import HierarchicalLOpt
 from hrnn_opt.places import backend
-from tests.hrnn_opt.support import apply, assert_equal, gradients, optimizer, values, variables
+from tests.hrnn_opt.support import (
+    apply,
+    assert_equal,
+    dtype_policy,
+    gradients,
+    optimizer,
+    values,
+    variables,
+)
 
 POLICIES = ("mixed_bfloat16", "mixed_float16", "bfloat16", "float64")
-
-
-@contextlib.contextmanager
-def dtype_policy(name: str):
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy("float32")
 
 
 @contextlib.contextmanager

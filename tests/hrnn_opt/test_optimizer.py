@@ -16,6 +16,7 @@ from tests.hrnn_opt.support import (
     assert_close,
     assert_equal,
     data,
+    dtype_policy,
     fit,
     gradients,
     hierarchical_optimizer,
@@ -638,13 +639,9 @@ def test_the_state_is_kept_in_its_dtype():
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
 def test_mixed_precision_policies(policy):
-    previous = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
+    with dtype_policy(policy):
         network = model(optimizer=optimizer(initial_learning_rate=3e-3))
         losses = fit(network, epochs=6)["loss"]
-    finally:
-        keras.config.set_dtype_policy(previous)
     assert losses[-1] < losses[0]
     inner = getattr(network.optimizer, "inner_optimizer", network.optimizer)
     assert (inner is network.optimizer) == (policy != "mixed_float16")

@@ -60,7 +60,7 @@ def moved(form: str, shapes, patterns, exponents, dtype: str = "float32"):
     dtype=st.sampled_from(["float32", "bfloat16", "float16"]),
     patterns=st.lists(st.sampled_from(PATTERNS), min_size=3, max_size=3),
     exponents=st.lists(st.integers(-30, 30), min_size=3, max_size=3))
-@settings(max_examples=8)
+@settings(max_examples=12)
 def test_finite_gradients_move_by_little_and_leave_everything_finite(
         form, shapes, dtype, patterns, exponents):
     start = values(variables(shapes, dtype))

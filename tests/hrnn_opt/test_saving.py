@@ -16,6 +16,7 @@ from tests.hrnn_opt.support import (
     apply,
     assert_equal,
     data,
+    dtype_policy,
     fit,
     gradients,
     model,
@@ -157,14 +158,10 @@ def test_inside_a_loss_scale_optimizer(tmp_path):
 
 def test_in_half_precision_where_the_policy_is_so_when_it_is_loaded(tmp_path):
     """Keras puts a loss scale around the optimizer, here and there."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
+    with dtype_policy("mixed_float16"):
         network = model(optimizer=optimizer(lookahead=True))
         assert isinstance(network.optimizer, keras.optimizers.LossScaleOptimizer)
         resumes(network, tmp_path)
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def resumes(network, folder):

@@ -15,6 +15,7 @@ from tests.hrnn_opt.support import (
     assert_close,
     assert_equal,
     data,
+    dtype_policy,
     fit,
     gradients,
     model,
@@ -478,12 +479,9 @@ def test_compiled_steps_are_the_eager_ones():
 
 
 def test_it_trains_in_half_precision_with_a_loss_scale():
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
+    with dtype_policy("mixed_float16"):
         network = linear(keras.optimizers.LossScaleOptimizer(switch(), 8.0))
         losses = fit(network, epochs=5)["loss"]
-    finally:
-        keras.config.set_dtype_policy("float32")
     assert losses[-1] < 0.9 * losses[0]
 
 
