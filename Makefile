@@ -47,7 +47,7 @@ clean:
 	@echo "making the environment .venv-$*, once; this takes some minutes"
 	@rm -rf .venv-$*
 	@$(PYTHON) -m venv .venv-$*
-	@# Of some 40,000 modules a few thousand are ever imported: those Python compiles by itself.
+	@# Of some 18,000 modules some 2,600 are ever imported: those Python compiles by itself.
 	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
 	    --editable '.[$*]'
 	@touch $@
