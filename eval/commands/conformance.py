@@ -3,17 +3,19 @@
 Arguments: trajectory files, which are replayed on the backend in `KERAS_BACKEND`, those of the
 hierarchical RNN through `HierarchicalLOpt` itself and those of other kinds through their networks;
 or problem files, through `problems`. `tests/data/README.md` describes all of them. The exit code is
-0 if all are reproduced, 1 if one is not, 2 if one cannot be read.
+0 if all are reproduced, 2 if one cannot be read (the others are replayed all the same), else 1.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from eval.commands import cli
-from eval.conformance.recording import FormatError
+from eval.conformance.recording import FormatError, read
 from eval.conformance.trajectories import replay
 
 OPTIONS = flags.FlagValues()
@@ -31,19 +33,29 @@ def main(argv: list[str]) -> int:
     # Files go by their names, those of the same name by their paths.
     names = [Path(path).name for path in paths]
     names = [name if names.count(name) == 1 else path for name, path in zip(names, paths)]
-    report = {}
+    weights = {}
+    for path in OPTIONS.weights:
+        try:
+            weights[path] = read(path)
+        except FormatError as error:
+            raise cli.UsageError(f"--weights {path}: {error}") from None
+    report: dict[str, dict[str, Any]] = {}
+    statuses = [0]
     for name, path in zip(names, paths):
         try:
-            passed, worst = replay(path, OPTIONS.weights)
+            passed, report[name] = replay(path, weights)
         except FormatError as error:
-            raise cli.UsageError(f"{path}: {error}") from None
-        report[name] = (passed, worst)
+            report[name] = {"error": str(error)}
+            statuses.append(2)
+            print(f"{path}: {error}", file=sys.stderr)
+            continue
+        statuses.append(0 if passed else 1)
         if not OPTIONS.json:
             cells = "  ".join(
-                f"{key} {value:.2g}" for key, value in worst.items() if isinstance(value, float))
+                f"{key} {value:.2g}" for key, value in report[name].items()
+                if isinstance(value, float))
             print(f"{'pass' if passed else 'FAIL'}  {name}  {cells}")
-    all_passed = all(passed for passed, _ in report.values())
+    status = max(statuses)
     if OPTIONS.json:
-        cli.print_json(
-            {"passed": all_passed, "files": {name: worst for name, (_, worst) in report.items()}})
-    return 0 if all_passed else 1
+        cli.print_json({"passed": not status, "files": report})
+    return status

@@ -182,9 +182,12 @@ def _cases(recording: Recording, weights: Mapping[str, Mapping[str, np.ndarray]]
         if not weights:
             raise FormatError("holds no meta-parameters: give their files by --weights")
         cases = []
-        for arrays in weights.values():
+        for path, arrays in weights.items():
             adam = not any(key.startswith("ff_mod_stack") for key in arrays)
-            cases.append(_scheduled(recording, arrays, prefix="adam_" if adam else ""))
+            try:
+                cases.append(_scheduled(recording, arrays, prefix="adam_" if adam else ""))
+            except ValueError as error:
+                raise FormatError(f"--weights {path}: {error}") from None
         return cases
     if "meta/nn/~/w0" in recording:
         return [_small_fc(recording)]

@@ -23,7 +23,7 @@ def read(path: str) -> dict[str, np.ndarray]:
         FormatError: if there is none, or it is no archive of arrays.
     """
     if not Path(path).is_file():
-        raise FormatError("no such file")
+        raise FormatError("is no file" if Path(path).exists() else "no such file")
     try:
         return read_npz(path, LARGEST)
     except ValueError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -118,12 +118,14 @@ def _apply_function(optimizer: Any, variables: list) -> Callable[[list[np.ndarra
         [keras.ops.convert_to_tensor(g) for g in grads], variables)
 
 
-def replay(path: str, weights: Sequence[str] = ()) -> tuple[bool, dict[str, Any]]:
+def replay(
+    path: str, weights: Mapping[str, Mapping[str, np.ndarray]] | None = None
+) -> tuple[bool, dict[str, Any]]:
     """Whether a file of any kind is reproduced, and its largest deviations.
 
     Args:
         path: of the file.
-        weights: paths of files with the meta-parameters of a recording that holds none.
+        weights: by file, meta-parameters for a recording that holds none.
 
     Raises:
         FormatError: if it is of no kind.
@@ -134,8 +136,7 @@ def replay(path: str, weights: Sequence[str] = ()) -> tuple[bool, dict[str, Any]
         if "attention" in arrays or "init_log_lr" in arrays:
             worst = replay_trajectory(arrays)
         else:
-            worst, tolerances = learned.replay(
-                arrays, {name: read(name) for name in weights})
+            worst, tolerances = learned.replay(arrays, weights)
         return all(worst[name] <= tolerances[name] for name in tolerances), worst
     # Written in JAX, which a replay of trajectories on another backend does without.
     from eval.conformance.problems import replay as replay_problems

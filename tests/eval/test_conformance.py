@@ -93,7 +93,9 @@ def test_a_file_that_is_not_of_the_format_is_refused(change, message, tmp_path, 
     change(content)
     np.savez(tmp_path / "bad.npz", **content)
     status, out, error = run(capsys, "--json", tmp_path / "bad.npz")
-    assert status == 2 and not out
+    report = json.loads(out)
+    assert status == 2 and report["passed"] is False
+    assert message in report["files"]["bad.npz"]["error"]
     assert "bad.npz: " in error and message in error
     assert "Traceback" not in error
 
@@ -118,6 +120,39 @@ def test_a_file_that_cannot_be_read_is_refused(damage, tmp_path, capsys):
     status, out, error = run(capsys, path)
     assert status == 2 and not out
     assert "bad.npz: " in error and "Traceback" not in error
+
+
+def bare(folder: pathlib.Path) -> None:
+    """Writes the beginning of a recording that holds no meta-parameters."""
+    np.savez(
+        folder / "bare.npz", n_tensors=1, T=1,
+        **{"param0/0": np.zeros(3), "adam_param/0/0": np.zeros(3)})
+
+
+def test_files_after_one_that_cannot_be_read_are_replayed(tmp_path, capsys):
+    good = DATA / "trajectory_tinygrad.npz"
+    changed = arrays()
+    changed["param/1/0"] = changed["param/1/0"] + 1e-2
+    np.savez(tmp_path / "changed.npz", **changed)
+    bare(tmp_path)
+    paths = [tmp_path / "bare.npz", tmp_path / "changed.npz", good]
+    status, out, error = run(capsys, *paths)
+    assert status == 2
+    assert [line.split()[:2] for line in out.splitlines()] == [
+        ["FAIL", "changed.npz"], ["pass", good.name]]
+    assert error.startswith(f"{paths[0]}: ") and error.count("\n") == 1
+    assert run(capsys, paths[2], paths[1])[0] == 1
+
+
+@pytest.mark.parametrize("weights, message", [
+    ("missing.npz", "no such file"), (".", "is no file"), ("good.npz", "the key")])
+def test_weights_that_do_not_fit_are_named(weights, message, tmp_path, capsys):
+    np.savez(tmp_path / "good.npz", **arrays(steps=1))
+    bare(tmp_path)
+    status, out, error = run(
+        capsys, "--weights", tmp_path / weights, tmp_path / "bare.npz")
+    assert status == 2 and not out
+    assert f"--weights {tmp_path / weights}: " in error and message in error
 
 
 def test_no_file_is_an_error(capsys):
