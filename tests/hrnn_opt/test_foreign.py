@@ -7,6 +7,7 @@ import pathlib
 import pickle
 import struct
 
+import keras
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -17,6 +18,7 @@ from hrnn_opt.files import foreign, msgpack
 from hrnn_opt.files.resolve import resolve
 from hrnn_opt.networks.released import GROUPS
 
+DATA = pathlib.Path(__file__).parents[1] / "data"
 RNG = np.random.default_rng(0)
 
 
@@ -100,6 +102,21 @@ def test_flax_files_are_read(kind, tmp_path):
         1e-3 if kind == "celo2" else 1.0)
 
 
+def test_what_flax_itself_wrote_is_read():
+    read = resolve(str(DATA / "flax_small_fc.state"))
+    assert read.config.kind == "small_fc"
+    # By `record_flax.py`: counted from the layer's number in steps of 1 / 1024.
+    for name, start, shape in (("kernel_0", 0, (39, 4)), ("bias_0", 1, (4,)),
+                               ("kernel_1", 2, (4, 2)), ("bias_1", 3, (2,))):
+        np.testing.assert_array_equal(
+            read.arrays[name], start + np.arange(np.prod(shape)).reshape(shape) / 1024)
+    read = resolve(str(DATA / "flax_celo.state"))
+    assert (read.config.kind, read.config.core.direction) == ("celo", "adam")
+    np.testing.assert_array_equal(read.arrays["start_cell"], 1 + np.arange(4) / 1024)
+    np.testing.assert_array_equal(
+        read.arrays["lstm_kernel"], 3 + np.arange(128).reshape(8, 16) / 1024)
+
+
 def test_every_number_is_in_its_place():
     weights = foreign.from_pytree(VELO)
     np.testing.assert_array_equal(weights.arrays["kernel_0"][:, 2:3], VELO["ff_mod_stack/~/w0__2"])
@@ -175,6 +192,38 @@ def test_pylos_files_are_read(kind):
     for name, array in expected.arrays.items():
         if not name.endswith("_decays") and not name.endswith("_decay"):
             np.testing.assert_array_equal(read.arrays[name], array, err_msg=name)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyLO's networks are PyTorch's")
+@pytest.mark.parametrize("kind", ["small_fc", "celo2", "velo"])
+def test_what_the_hubs_own_writer_saved_is_read(kind, tmp_path):
+    import torch
+    from huggingface_hub import PyTorchModelHubMixin
+
+    class Network(torch.nn.Module, PyTorchModelHubMixin):
+        def __init__(self, hidden_size: int = 4) -> None:
+            super().__init__()
+
+    contents = []
+    for i, arrays in enumerate(pylo(kind)):
+        network = Network()
+        for name, array in arrays.items():
+            # A name with points is of a module in a module.
+            *path, last = name.split(".")
+            inner = network
+            for key in path:
+                if not hasattr(inner, key):
+                    inner.add_module(key, torch.nn.Module())
+                inner = getattr(inner, key)
+            inner.register_parameter(last, torch.nn.Parameter(torch.tensor(array)))
+        network.save_pretrained(tmp_path / str(i))
+        contents.append((tmp_path / str(i) / "model.safetensors").read_bytes())
+    read = foreign._from_content(contents, "here", foreign._Known())
+    expected = foreign._from_content(
+        [safetensors.numpy.save(arrays) for arrays in pylo(kind)], "here", foreign._Known())
+    assert read.config == expected.config and read.config.kind == kind
+    for name, array in expected.arrays.items():
+        np.testing.assert_array_equal(read.arrays[name], array, err_msg=name)
 
 
 def test_what_files_of_known_names_lack_is_known():
