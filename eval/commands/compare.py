@@ -1,11 +1,12 @@
 """Weights, untuned, beside the baselines of today, tuned and untuned: time to a target.
 
-The tasks are ten problems that nothing was chosen on (suite small_real_valid) and, with --data_dir,
-four networks on MNIST. The baselines are Adam, AdamW, schedule-free AdamW, Prodigy, Muon and SOAP;
-for each task, each of them has the same number of runs to choose its rate by, at a constant rate
-and at one that falls by a cosine. A task's target is the lowest median loss that tuned baselines
-have after three quarters of the steps. Measured are steps and seconds to the target, final losses
-and, where there is one, accuracy on other data; performance profiles are over all tasks.
+The tasks are ten problems (suite small_real_valid) and, with `--tasks suite,practice`, eleven Keras
+models as users have them; nothing was chosen on either. With --data_dir there are four networks on
+MNIST. The baselines are Adam, AdamW, schedule-free AdamW, Prodigy, Muon and SOAP; for each task,
+each of them has the same number of runs to choose its rate by, at a constant rate and at one that
+falls by a cosine. A task's target is the lowest median loss that tuned baselines have after three
+quarters of the steps. Measured are steps and seconds to the target, final losses and, where there
+is one, accuracy on other data; performance profiles are over all tasks.
 
 Results go to the store, so that a run that was killed goes on where it was. --out gets compare.md,
 compare.json and compare.png. What is behind stands first.
@@ -17,6 +18,8 @@ import importlib.metadata
 import importlib.util
 import math
 import platform
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,8 +28,9 @@ import numpy as np
 from absl import flags
 
 from eval.commands import cli
-from eval.runs import contest, optimizers, targets
+from eval.runs import contest, optimizers, practice, targets
 from eval.runs.contest import BUDGETS, MEASURES, TUNED, UNTUNED
+from eval.runs.data import Data
 from eval.runs.results import shown
 from eval.runs.store import Store, write_json, write_text
 from eval.runs.suite_run import tasks
@@ -35,8 +39,9 @@ from eval.runs.workers import Workers
 OPTIONS = flags.FlagValues()
 flags.DEFINE_enum("budget", "small", list(BUDGETS), "How much is run.", flag_values=OPTIONS)
 flags.DEFINE_list("weights", ["rule"], "Names or paths of weights.", flag_values=OPTIONS)
+flags.DEFINE_list("tasks", ["suite"], "Of `suite` and `practice`.", flag_values=OPTIONS)
 flags.DEFINE_string("data_dir", None, "Folder of the four MNIST files, as downloaded. Without it "
-                    "there is the suite alone.", flag_values=OPTIONS)
+                    "they have no part.", flag_values=OPTIONS)
 flags.DEFINE_integer("processes", 1, "Runs at a time; with more than one, seconds are those of "
                      "runs that share a machine.", lower_bound=1, flag_values=OPTIONS)
 flags.DEFINE_string("out", "runs/compare", "Folder for compare.md, .json and .png.",
@@ -49,25 +54,40 @@ WITHIN = np.geomspace(1, 16, 81)
 TIMES = ("steps", "seconds")
 # By group of tasks: what was seen of it by whoever chose the constants of `rule`, and for what.
 LOOKED_AT = {
-    "MNIST": "axes, averaging, bound, width, delay, target and rate of alignment were chosen in "
-             "sight of it (the card of `rule`; lab/16 to lab/33), seeds 0 to 2",
+    contest.MNIST: "axes, averaging, bound, width, delay, target and rate of alignment were chosen "
+                   "in sight of it (the card of `rule`; lab/16 to lab/33), seeds 0 to 2",
     contest.SUITE: "nothing was chosen on it",
+    contest.PRACTICE: "nothing was chosen on it",
 }
 
 
-def contest_tasks(budget: contest.Budget, suite_store: Store, image_store: Store | None,
-                  ) -> list[contest.Task]:
-    """The tasks of a budget; without a store of images, those of the suite."""
-    numbers = budget.numbers or tuple(range(len(tasks(contest.SUITE))))
-    found: list[contest.Task] = [
-        contest.SuiteTask(contest.SUITE, number, budget.suite_steps, suite_store)
-        for number in numbers]
-    if image_store:
-        found += [
-            contest.ImageTask(
-                network, budget.conv_steps if network.startswith("conv") else budget.steps,
-                image_store) for network in budget.networks]
-    return found
+def contest_tasks(
+    budget: contest.Budget, groups: Collection[str], images: Data | None,
+    store: Callable[[Any], Store],
+) -> Iterator[contest.Task]:
+    """The tasks of a budget.
+
+    Args:
+        budget: of them.
+        groups: `suite` and `practice`, or one of them.
+        images: MNIST, or None to leave it out.
+        store: makes the store of what is trained on some data.
+    """
+    if "suite" in groups:
+        problems = store(SimpleNamespace(fingerprint=None))
+        for number in budget.numbers or tuple(range(len(tasks(contest.SUITE)))):
+            yield contest.SuiteTask(contest.SUITE, number, budget.suite_steps, problems)
+    if "practice" in groups:
+        for name in budget.practice:
+            task = practice.TASKS[name]
+            yield contest.NetworkTask(
+                name, contest.PRACTICE, max(2, round(task.steps * budget.practice_part)),
+                store(task.data()))
+    if images:
+        image_store = store(images)
+        for name in budget.networks:
+            steps = budget.conv_steps if name.startswith("conv") else budget.steps
+            yield contest.NetworkTask(name, contest.MNIST, steps, image_store)
 
 
 def report(found: list[dict[str, Any]], weights: list[str], budget: str) -> dict[str, Any]:
@@ -183,8 +203,8 @@ def _protocol(name: str) -> str:
         "the best rate is the grid's lowest or highest. A target is the lowest median loss of the "
         f"tuned baselines at their last point up to {targets.TARGET_SHARE:g} of the steps. "
         f"{budget.seeds} seeds are shown. Losses of {contest.SUITE} are on training data relative "
-        "to the start, and it has no other data; those of MNIST are cross entropies on the "
-        "training set. Steps to the target are read off a line through the points of a curve on "
+        "to the start, and it has no other data; others are those of a Keras model on its training "
+        "set. Steps to the target are read off a line through the points of a curve on "
         "log axes. Seconds are steps times the median seconds of a step of that optimizer on "
         "that task, on one thread, without compiling and evaluation. SOAP's steps run in PyTorch "
         "and are called from JAX: their seconds are shown, and not compared.")
@@ -224,6 +244,8 @@ def command(options: flags.FlagValues) -> str:
              f"--weights {','.join(options.weights)}"]
     if options.processes > 1:
         parts.append(f"--processes {options.processes}")
+    if options.tasks != ["suite"]:
+        parts.append(f"--tasks {','.join(options.tasks)}")
     if options.data_dir:
         parts.append("--data_dir MNIST")
     return " ".join(parts)
@@ -237,6 +259,10 @@ def main(argv: list[str]) -> None:
         cli.check_weights(name)
     if not OPTIONS.weights:
         raise cli.UsageError("--weights must name at least one")
+    if unknown := sorted(set(OPTIONS.tasks) - {"suite", "practice"}):
+        raise cli.UsageError(f"--tasks must be of suite and practice, got {unknown[0]!r}")
+    if not OPTIONS.tasks and not OPTIONS.data_dir:
+        raise cli.UsageError("--tasks must name one, where there is no --data_dir")
     taking_part = contest.entries(OPTIONS.weights)
     names = [entry.name for entry in taking_part]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -250,10 +276,8 @@ def main(argv: list[str]) -> None:
         images = images.part(min(budget.examples, len(images.y_train)))
     # One pool for the data of each store: it is started anew where they change.
     with Workers(OPTIONS.processes, Path(OPTIONS.store) / "compiled") as workers:
-        suite_store = Store(OPTIONS.store, SimpleNamespace(fingerprint=None), workers)
-        image_store = Store(OPTIONS.store, images, workers) if images else None
-        found = [contest.measure(task, taking_part, budget)
-                 for task in contest_tasks(budget, suite_store, image_store)]
+        found = [contest.measure(task, taking_part, budget) for task in contest_tasks(
+            budget, OPTIONS.tasks, images, partial(Store, OPTIONS.store, workers=workers))]
     record = report(found, OPTIONS.weights, OPTIONS.budget)
     page = markdown(record, command(OPTIONS))
     out = Path(OPTIONS.out)

@@ -14,14 +14,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from eval.runs import grid_search, networks, optimizers, targets
+from eval.runs import grid_search, networks, optimizers, practice, targets
 from eval.runs.results import Result
 from eval.runs.run import Run
 from eval.runs.store import Storable, Store
 from eval.runs.suite_run import SuiteRun, tasks
 from eval.runs.targets import Curves
 
-SUITE = "small_real_valid"
+SUITE, PRACTICE, MNIST = "small_real_valid", "practice", "MNIST"
 # Rates are chosen on other draws than those that are shown.
 TUNING_SEED, TUNING_INSTANCES = 100, 2000
 WEIGHTS, UNTUNED, TUNED = "weights", "untuned", "tuned"
@@ -40,6 +40,8 @@ class Budget:
         steps: of the fully connected ones.
         conv_steps: of the convolutional ones.
         examples: of MNIST's training set; None: all.
+        practice: names of tasks as users have them.
+        practice_part: of these, the steps are this many times what the task says.
         rates: each optimizer's grid, times its factor in `optimizers.RATE_FACTORS`.
         tuning_seeds: runs of each rate and schedule.
         seeds: runs of what is shown.
@@ -51,6 +53,8 @@ class Budget:
     steps: int
     conv_steps: int
     examples: int | None
+    practice: tuple[str, ...]
+    practice_part: float
     rates: tuple[float, ...]
     tuning_seeds: int
     seeds: int
@@ -58,12 +62,15 @@ class Budget:
 
 BUDGETS = {
     "smoke": Budget(numbers=(2,), suite_steps=50, networks=("mlp_relu",), steps=100, conv_steps=2,
-                    examples=600, rates=(1e-2,), tuning_seeds=1, seeds=2),
+                    examples=600, practice=("ratings",), practice_part=0.01, rates=(1e-2,),
+                    tuning_seeds=1, seeds=2),
     "small": Budget(numbers=None, suite_steps=1000, networks=networks.PAPER, steps=1000,
-                    conv_steps=200, examples=10_000, rates=(1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1),
+                    conv_steps=200, examples=10_000, practice=tuple(practice.TASKS),
+                    practice_part=1.0, rates=(1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1),
                     tuning_seeds=1, seeds=3),
     "full": Budget(numbers=None, suite_steps=10_000, networks=networks.PAPER, steps=10_000,
-                   conv_steps=10_000, examples=None, rates=grid_search.LEARNING_RATES,
+                   conv_steps=10_000, examples=None, practice=tuple(practice.TASKS),
+                   practice_part=10.0, rates=grid_search.LEARNING_RATES,
                    tuning_seeds=2, seeds=5),
 }
 
@@ -144,24 +151,17 @@ class SuiteTask:
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageTask:
-    """A network on MNIST, the cross entropy on its training set."""
+class NetworkTask:
+    """A Keras model on data with others to test on, the loss on its training set."""
 
-    network: str
+    name: str
+    group: str
     steps: int
     store: Store
 
-    @property
-    def name(self) -> str:
-        return self.network
-
-    @property
-    def group(self) -> str:
-        return "MNIST"
-
     def runs(self, entry: Entry, rate: float | None, count: int, tuning: bool = False) -> list[Run]:
         first = TUNING_SEED if tuning else 0
-        return [Run(self.network, entry.optimizer, self.steps, rate, entry.schedule, seed=seed,
+        return [Run(self.name, entry.optimizer, self.steps, rate, entry.schedule, seed=seed,
                     weights=entry.weights) for seed in range(first, first + count)]
 
     def curves(self, results: list[Result]) -> Curves:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import keras
 
-from eval.runs.losses import example_accuracies, example_losses
+from eval.runs.losses import measures
 from eval.runs.optimizers import told
 from eval.runs.session import EVALUATION_BATCH
 
@@ -81,6 +81,8 @@ def compile_step(model: keras.Model, optimizer: keras.optimizers.Optimizer,
                  ) -> Callable[..., State]:
     """A function of state, images, labels and the order of examples that gives the next state."""
 
+    example_losses, _ = measures(model)
+
     def loss(trainable: Arrays, non_trainable: Arrays, x: jax.Array, y: jax.Array):
         logits, non_trainable = model.stateless_call(trainable, non_trainable, x, training=True)
         return example_losses(y, logits).mean(), non_trainable
@@ -100,6 +102,7 @@ def compile_step(model: keras.Model, optimizer: keras.optimizers.Optimizer,
 def _compile_evaluation(model: keras.Model, optimizer: keras.optimizers.Optimizer,
                         ) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """A function of state and data that gives the mean loss and the accuracy."""
+    example_losses, example_accuracies = measures(model)
 
     @jax.jit
     def evaluate(state: State, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:

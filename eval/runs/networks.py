@@ -15,29 +15,32 @@ import keras
 from keras import layers
 
 Shape = tuple[int, ...]
+Builder = Callable[[Shape, int], keras.Model]
 
-NETWORKS: dict[str, Callable[[Shape, int], keras.Model]] = {}
+NETWORKS: dict[str, Builder] = {}
 PAPER = ("mlp_sigmoid", "mlp_relu", "conv_sigmoid", "conv_relu")
 
 
-def register(function: Callable[[Shape, int], keras.Model]) -> Callable[[Shape, int], keras.Model]:
+def register(function: Builder) -> Builder:
     """Make a function of input shape and number of classes known under its name."""
     NETWORKS[function.__name__] = function
     return function
 
 
-def build(name: str, input_shape: Shape = (28, 28, 1), classes: int = 10,
+def build(network: str | Builder, input_shape: Shape = (28, 28, 1), classes: int = 10,
           seed: int = 0) -> keras.Model:
     """A new network that maps images to logits.
 
     Args:
-        name: one of `NETWORKS`, `OTHERS` or `LARGE`.
+        network: one of `NETWORKS`, `OTHERS` or `LARGE`, or a function like theirs.
         input_shape: height, width and channels of an image, or the length of a text.
         classes: number of logits; the vocabulary of a text.
         seed: draws the start values. It seeds Keras's, NumPy's and Python's global generators.
     """
     keras.utils.set_random_seed(seed)
-    return {**NETWORKS, **OTHERS, **LARGE}[name](input_shape, classes)
+    if isinstance(network, str):
+        network = {**NETWORKS, **OTHERS, **LARGE}[network]
+    return network(input_shape, classes)
 
 
 def _by_first_dimension(shape: Shape, dtype: str | None = None) -> keras.KerasTensor:
@@ -171,7 +174,7 @@ def transformer(input_shape: Shape, classes: int) -> keras.Model:
 
 
 # Those that are trained on something else than classes of images.
-OTHERS: dict[str, Callable[[Shape, int], keras.Model]] = {
+OTHERS: dict[str, Builder] = {
     "autoencoder": autoencoder, "transformer": transformer}
 
 
@@ -204,5 +207,5 @@ def resnet18_narrow(input_shape: Shape, classes: int) -> keras.Model:
 
 
 # Those that want an accelerator, and their like.
-LARGE: dict[str, Callable[[Shape, int], keras.Model]] = {
+LARGE: dict[str, Builder] = {
     "resnet18": resnet18, "resnet18_narrow": resnet18_narrow}

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from eval.runs import networks, optimizers
+from eval.runs import networks, optimizers, practice
 from eval.runs.data import Data
 
 
@@ -21,7 +21,7 @@ class Run:
     """One training run.
 
     Attributes:
-        network: one of `eval.runs.networks.NETWORKS` or `OTHERS`.
+        network: one of `eval.runs.networks.NETWORKS` or `OTHERS`, or of `eval.runs.practice.TASKS`.
         optimizer: one of `eval.runs.optimizers.OPTIMIZERS`.
         steps: number of steps.
         learning_rate: None leaves the optimizer its own.
@@ -69,8 +69,9 @@ class Run:
         """Train; the result of `eval.runs.runner.train` and the configuration."""
         from eval.runs import runner
 
-        model = networks.build(self.network, data.x_train.shape[1:], int(data.y_train.max()) + 1,
-                               self.seed)
+        task = practice.TASKS.get(self.network)
+        model = networks.build(task.network if task else self.network, data.x_train.shape[1:],
+                               int(data.y_train.max()) + 1, self.seed)
         learned = {
             **{name: getattr(self, name) for name in optimizers.LEARNED_SETTINGS},
             "seed": self.seed} if self.optimizer == optimizers.LEARNED else {}

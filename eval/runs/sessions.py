@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from eval.runs.losses import example_accuracies, example_losses
+from eval.runs.losses import measures
 from eval.runs.optimizers import told
 from eval.runs.session import EVALUATION_BATCH, Session
 from hrnn_opt.places.backend import no_gradient
@@ -38,6 +38,7 @@ class _VariablesSession:
     def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, x: np.ndarray,
                  y: np.ndarray, order: np.ndarray) -> None:
         self._model, self._optimizer = model, optimizer
+        self._losses, self._accuracies = measures(model)
         self._x, self._y = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
         self._order = iter(order)
         self._variables = [*model.variables, *optimizer.variables]
@@ -50,7 +51,7 @@ class _VariablesSession:
     def _trained(self, batch: Any) -> Any:
         x, y = ops.take(self._x, batch, axis=0), ops.take(self._y, batch, axis=0)
         loss, gradients = _value_and_gradients(
-            self._model, lambda: ops.mean(example_losses(y, self._model(x, training=True))))
+            self._model, lambda: ops.mean(self._losses(y, self._model(x, training=True))))
         self._optimizer.apply(
             gradients, self._model.trainable_variables, **told(self._optimizer, loss))
         return loss
@@ -58,7 +59,7 @@ class _VariablesSession:
     def _summed(self, x: Any, y: Any) -> tuple[Any, Any]:
         with no_gradient():
             logits = self._model(x, training=False)
-            return ops.sum(example_losses(y, logits)), ops.sum(example_accuracies(y, logits))
+            return ops.sum(self._losses(y, logits)), ops.sum(self._accuracies(y, logits))
 
     def step(self) -> None:
         self._loss = self._train(ops.convert_to_tensor(next(self._order)))

@@ -36,22 +36,22 @@ def fake_suite_runs(monkeypatch, fake_runs, no_workers):
 
     monkeypatch.setitem(contest.BUDGETS, "small", dataclasses.replace(
         contest.BUDGETS["small"], numbers=(0, 7), networks=("mlp_relu", "conv_relu"),
-        rates=(1e-3, 1e-2, 1e-1)))
+        practice=("shuttle",), practice_part=0.1, rates=(1e-3, 1e-2, 1e-1)))
     monkeypatch.setattr(SuiteRun, "execute", execute)
     return runs
 
 
 def test_the_command(fake_suite_runs, fake_runs, data_dir, tmp_path, capsys):
     flags = ["compare", "--budget=small", f"--store={tmp_path / 'store'}", f"--out={tmp_path}",
-             f"--data_dir={data_dir}"]
+             f"--data_dir={data_dir}", "--tasks=suite,practice"]
     assert main([*flags, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((tmp_path / "compare.json").read_text())
     assert (tmp_path / "compare.png").stat().st_size > 1000
     suite = [task for task in found["tasks"] if task["group"] == contest.SUITE]
     assert [task["name"] for task in found["tasks"]] == [
-        "FullyConnected", "LSTMLanguageModel", "mlp_relu", "conv_relu"]
-    assert [task["steps"] for task in found["tasks"]] == [1000, 1000, 1000, 200]
+        "FullyConnected", "LSTMLanguageModel", "shuttle", "mlp_relu", "conv_relu"]
+    assert [task["steps"] for task in found["tasks"]] == [1000, 1000, 100, 1000, 200]
     for task in suite:
         # Tuned baselines have 1.1 / step: at point 37 of 50.
         assert task["target"] == pytest.approx(1.1 / 740, rel=1e-4)
@@ -79,9 +79,9 @@ def test_the_command(fake_suite_runs, fake_runs, data_dir, tmp_path, capsys):
     page = capsys.readouterr().out
     assert page.index("Where `rule` is behind") < page.index("## Scores")
     # The formula for images knows only rates: cosine halves its loss.
-    assert "| best tuned | final training loss | 2 of 4 |" in page
-    assert "| best untuned | final training loss | 0 of 4 |" in page
-    assert "| best tuned | steps to the target | 2 of 4 |" in page
+    assert "| best tuned | final training loss | 3 of 5 |" in page
+    assert "| best untuned | final training loss | 0 of 5 |" in page
+    assert "| best tuned | steps to the target | 3 of 5 |" in page
     assert (tmp_path / "compare.md").read_text() in page
 
 
@@ -140,6 +140,8 @@ def test_an_optimizer_that_never_finishes_sets_no_target():
     (["--weights=nobody"], "`weights` must be one of"),
     (["--weights=rule,rule"], "two that take part would be called 'rule'"),
     (["--weights="], "--weights must name at least one"),
+    (["--tasks=suite,others"], "--tasks must be of suite and practice, got 'others'"),
+    (["--tasks="], "--tasks must name one"),
     (["--processes=0"], "processes"),
     (["--data_dir=nowhere"], "--data_dir"),
 ])

@@ -1,0 +1,94 @@
+"""Tasks as users have them: what they hold, and that their losses are what they say."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from eval.runs import losses, networks, practice
+
+if keras.backend.backend() != "jax":
+    pytest.skip("needs the JAX backend", allow_module_level=True)
+
+
+@pytest.mark.parametrize("name", ["letters_transformer", "play_lstm", "ratings", "shuttle"])
+def test_data_and_network_fit(name):
+    task = practice.TASKS[name]
+    data = task.data()
+    assert len(data.x_train) >= 800 and len(data.x_test) >= 100
+    classes = int(data.y_train.max()) + 1
+    model = networks.build(task.network, data.x_train.shape[1:], classes)
+    outputs = model(data.x_train[:4])
+    example_losses, _ = losses.measures(model)
+    assert np.isfinite(ops.convert_to_numpy(example_losses(data.y_train[:4], outputs))).all()
+    expected = data.y_train[:4].shape + (() if name == "shuttle" else (classes,))
+    assert outputs.shape == expected
+    assert int(data.y_test.max()) < classes + 3
+
+
+def test_letters_to_test_on_are_of_other_fonts():
+    data = practice.greek()
+    assert set(data.y_test) <= set(data.y_train) and len(set(data.y_train)) == 29
+    # Without moves and noise there are six pictures of a letter to train on.
+    assert data.x_train.shape == (4096, 36, 36, 1)
+
+
+def test_squares_are_of_outputs_less_targets():
+    model = networks.build(practice.regressor, (3,), 1)
+    example_losses, example_accuracies = losses.measures(model)
+    targets, outputs = np.array([[1.0], [2.0]], "float32"), np.array([[3.0], [2.5]], "float32")
+    np.testing.assert_allclose(example_losses(targets, outputs), [4.0, 0.25])
+    np.testing.assert_allclose(example_accuracies(targets, outputs), [-3.0, 0.75])
+
+
+def test_the_residual_is_that_of_the_equation():
+    """Beside derivatives by JAX of the function that the layers make."""
+    import jax
+
+    model = networks.build(practice.physics, (2,), 1, seed=3)
+    *hidden, last = [layer for layer in model.layers if isinstance(layer, practice._Jets)]
+    for layer in [*hidden, last]:
+        layer.shift.assign(np.linspace(-0.5, 0.5, layer.units))
+
+    def u(x, t):
+        y = ops.stack([x, t])
+        for layer in hidden:
+            y = ops.tanh(y @ layer.dense.kernel.value + layer.shift.value)
+        n = (y @ last.dense.kernel.value + last.shift.value)[0]
+        return t * (1 - x**2) * n - ops.sin(np.pi * x)
+
+    def residual(x, t):
+        u_x = jax.grad(u)
+        return (jax.grad(u, 1)(x, t) + u(x, t) * u_x(x, t)
+                - 0.05 * jax.grad(u_x)(x, t))
+
+    places = practice.burgers().x_train[:8]
+    expected = [residual(x, t) for x, t in places]
+    np.testing.assert_allclose(model(places)[:, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_was_taught_before_is_there_and_the_rest_is_drawn_by_the_seed(monkeypatch):
+    taught = practice._backbone((36, 36)).get_weights()
+    calls = []
+
+    def teach(name):
+        calls.append(name)
+        keras.utils.set_random_seed(len(calls))
+        return taught
+
+    monkeypatch.setattr(practice, "_taught_weights", teach)
+    first, again = (networks.build(practice.tuned_whole, (36, 36, 1), 29, seed=5) for _ in range(2))
+    for a, b in zip(first.get_weights(), again.get_weights()):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(first.get_weights(), taught):
+        np.testing.assert_array_equal(a, b)
+    head = networks.build(practice.tuned_head, (36, 36, 1), 29, seed=5)
+    assert len(head.trainable_variables) == 2 < len(first.trainable_variables)
+
+
+def test_adapters_are_all_that_is_trained(monkeypatch):
+    weights = networks.build("transformer", (32,), 128).get_weights()
+    monkeypatch.setattr(practice, "_taught_weights", lambda name: weights)
+    model = networks.build(practice.tuned_adapters, (32,), 90)
+    trained = [variable.path for variable in model.trainable_variables]
+    assert trained and all("lora" in path or path.endswith("bias") for path in trained)
