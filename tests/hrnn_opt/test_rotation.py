@@ -211,12 +211,15 @@ def test_meta_gradients_are_finite_and_do_not_go_through_the_axes():
             now, step = hrnn.stateless_step(meta, layout, now, Seen(buffer, offset=zeros))
         return jnp.sum(jnp.square(step.update[:, :1])), jnp.sum(now["axes"]**3)
 
-    steps = correlated(3)
-    slopes = jax.jit(jax.grad(lambda *given: sizes(*given)[0], (0, 1)))
+    # One program for both: of the one size or the other.
+    slopes = jax.jit(jax.grad(
+        lambda meta, scale, steps, which: jnp.dot(which, jnp.stack(sizes(meta, scale, steps))),
+        (0, 1)))
+    update, axes, steps = np.float32([1, 0]), np.float32([0, 1]), correlated(3)
     for given in (steps, [[np.zeros(shape, "float32") for shape in SHAPES]] * 3):
-        for leaf in jax.tree.leaves(slopes(meta, 1.0, given)):
+        for leaf in jax.tree.leaves(slopes(meta, 1.0, given, update)):
             assert np.isfinite(leaf).all()
-    assert jax.jit(jax.grad(lambda scale: sizes(meta, scale, steps)[1]))(1.0) == 0
+    assert slopes(meta, 1.0, steps, axes)[1] == 0
 
 
 def test_a_step_that_is_skipped_leaves_the_axes():
