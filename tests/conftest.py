@@ -29,6 +29,8 @@ for variable, value in {
     # No operation is told where in the source it came from.
     "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
     "CUDA_VISIBLE_DEVICES": "",
+    # Where this is set, `python -m train` does not start itself again, after all its imports.
+    "GLIBC_TUNABLES": "",
 }.items():
     os.environ.setdefault(variable, value)
 

@@ -232,20 +232,16 @@ def test_two_processes_train_and_resume_as_one_does(capsys, tiny, tmp_path):
     """
     common = (*COMMON, "--weights=paper")
 
-    def together(*flags):
-        with socket.create_server(("localhost", 0)) as server:
-            port = server.getsockname()[1]
-        processes = [subprocess.Popen(
-            [sys.executable, "tests/eval/tiny_imagenet.py", "--model=resnetv2_small", *common,
-             f"--out={tmp_path / 'two'}", f"--coordinator=localhost:{port}", "--processes=2",
-             f"--process={i}", *flags], cwd=ROOT, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True) for i in range(2)]
-        for process in processes:
-            _, errors = process.communicate(timeout=500)
-            assert process.returncode == 0, errors
-
-    together("--steps=4")
-    together("--resume")
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    processes = [subprocess.Popen(
+        [sys.executable, "tests/eval/tiny_imagenet.py", "--model=resnetv2_small", *common,
+         f"--out={tmp_path / 'two'}", f"--coordinator=localhost:{port}", "--processes=2",
+         f"--process={i}", "--steps=4", "then", "--steps=12", "--resume"], cwd=ROOT,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for i in range(2)]
+    for process in processes:
+        _, errors = process.communicate(timeout=500)
+        assert process.returncode == 0, errors
     (one,) = imagenet(capsys, *common, f"--out={tmp_path / 'one'}")
     (two,) = json.loads((tmp_path / "two/result.json").read_text())
     np.testing.assert_allclose(two["curve"], one["curve"], rtol=1e-4)

@@ -37,7 +37,7 @@ def test_scalars_are_read_back(tmp_path):
 
 
 def test_quickstart_trains_both_and_leaves_plot_and_logs(capsys, tmp_path):
-    assert main(["quickstart", f"--out={tmp_path}", "--epochs=10", "--seeds=0,1", "--json"]) == 0
+    assert main(["quickstart", f"--out={tmp_path}", "--epochs=6", "--seeds=0,1", "--json"]) == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert set(report) == {"HierarchicalLOpt", "Adam"}
@@ -45,7 +45,7 @@ def test_quickstart_trains_both_and_leaves_plot_and_logs(capsys, tmp_path):
         assert min(result["test_accuracy"]) > 0.9
         assert len(result["losses"]) == 2 and result["losses"][0] != result["losses"][1]
         for seed, losses in enumerate(result["losses"]):
-            assert len(losses) == 10
+            assert len(losses) == 6
             logs = scalars(tmp_path / "logs" / name / str(seed))
             assert [value for _, value in logs["train/loss"]] == pytest.approx(losses)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -1,5 +1,6 @@
 """`python tiny_imagenet.py FLAGS`: `python -m eval imagenet FLAGS` with `tiny_network` as its small
-one, for tests that start processes."""
+one, for tests that start processes. `FLAGS then MORE` goes on with `FLAGS MORE` in the same
+process: to start one takes longer than to train."""
 
 import pathlib
 import sys
@@ -16,7 +17,22 @@ def tiny_network(x, classes):
 if __name__ == "__main__":
     sys.path[0] = str(pathlib.Path(__file__).parents[2])
     from eval.__main__ import main
-    from eval.imagenet import image_models
+    from eval.imagenet import devices, image_models
 
     image_models._resnetv2_small = tiny_network
-    sys.exit(main(["imagenet", *sys.argv[1:]]))
+    flags, more = sys.argv[1:], []
+    if "then" in flags:
+        then = flags.index("then")
+        flags, more = flags[:then], flags[then + 1:]
+    code = main(["imagenet", *flags])
+    if more and not code:
+        if keras.backend.backend() == "jax":
+            import jax
+            from jax.experimental import multihost_utils
+
+            # The others are joined, and what one of them writes is there.
+            devices.use_hosts = lambda *hosts: None
+            if jax.process_count() > 1:
+                multihost_utils.sync_global_devices("then")
+        code = main(["imagenet", *flags, *more])
+    sys.exit(code)

@@ -9,10 +9,14 @@ import numpy as np
 
 def setup(problem, seed=0, num_steps=3):
     """(instance, start, batches) of a problem."""
-    keys = jax.random.split(jax.random.key(seed), 3)
-    instance = problem.sample_instance(keys[0])
-    start = problem.initial_parameters(keys[1], instance)
-    return instance, start, problem.batches(keys[2], 0, num_steps, instance)
+    def drawn(key):
+        keys = jax.random.split(key, 3)
+        instance = problem.sample_instance(keys[0])
+        start = problem.initial_parameters(keys[1], instance)
+        return instance, start, problem.batches(keys[2], 0, num_steps, instance)
+
+    # One program, in place of one for each operation.
+    return jax.jit(drawn)(jax.random.key(seed))
 
 
 def at(batches, step):

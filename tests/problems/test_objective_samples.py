@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("jax")
 
 import problems
+from tests.problems.helpers import at, setup
 
 
 def _problem(**kwargs):
@@ -17,16 +18,14 @@ def _problem(**kwargs):
 
 def test_only_the_objective_is_on_a_part():
     whole, part = _problem(), _problem(objective_samples=16)
-    instance = whole.sample_instance(jax.random.key(0))
-    parameters = whole.initial_parameters(jax.random.key(1), instance)
+    instance, parameters, batches = setup(part, num_steps=1)
     first = dict(instance, data=instance["data"][:16], labels=instance["labels"][:16])
-    np.testing.assert_allclose(
-        part.objective(parameters, instance), whole.objective(parameters, first), rtol=1e-6)
-    assert abs(part.objective(parameters, instance) - whole.objective(parameters, instance)) > 1e-4
-    batch = jax.tree.map(lambda leaf: leaf[0], part.batches(jax.random.key(2), 0, 1, instance))
-    for ours, theirs in zip(
-        part.gradient(parameters, instance, batch), whole.gradient(parameters, instance, batch)
-    ):
+    of_whole = jax.jit(whole.objective)
+    found = jax.jit(part.objective)(parameters, instance)
+    np.testing.assert_allclose(found, of_whole(parameters, first), rtol=1e-6)
+    assert abs(found - of_whole(parameters, instance)) > 1e-4
+    given = parameters, instance, at(batches, 0)
+    for ours, theirs in zip(jax.jit(part.gradient)(*given), jax.jit(whole.gradient)(*given)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 

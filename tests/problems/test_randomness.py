@@ -17,9 +17,14 @@ DRAWS = 2000
 
 
 def starts(problem):
-    instance = problem.sample_instance(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), DRAWS)
-    drawn = jax.jit(jax.vmap(lambda key: problem.initial_parameters(key, instance)))(keys)
+
+    @jax.jit
+    def draw(key, keys):
+        instance = problem.sample_instance(key)
+        return jax.vmap(lambda key: problem.initial_parameters(key, instance))(keys)
+
+    drawn = draw(jax.random.key(0), keys)
     return [np.asarray(tensor) for tensor in drawn]
 
 
@@ -191,12 +196,13 @@ def test_a_run_may_be_cut_anywhere(cuts):
     problem = problems.SparseGradients(
         problems.SoftmaxRegression(3, samples=10, batch_size=4, noise_stdev=1.0)
     )
-    instance = problem.sample_instance(jax.random.key(0))
+    instance = jax.jit(problem.sample_instance)(jax.random.key(0))
     key = jax.random.PRNGKey(1)
-    whole = problem.batches(key, 0, sum(cuts), instance)
+    batches = jax.jit(problem.batches, static_argnums=2)
+    whole = batches(key, jnp.int32(0), sum(cuts), instance)
     pieces, start = [], 0
     for length in cuts:
-        pieces.append(problem.batches(key, jnp.int32(start), length, instance))
+        pieces.append(batches(key, jnp.int32(start), length, instance))
         start += length
     joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *pieces)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(joined), strict=True):
@@ -216,8 +222,8 @@ def test_long_runs_do_not_overflow():
 def test_minibatch_gradients_average_to_the_full_one():
     problem = problems.FullyConnected(5, 3, (4,), samples=40, batch_size=8)
     instance, start, batches = setup(problem, num_steps=5)
-    seen = jax.vmap(lambda batch: problem.gradient(start, instance, batch))(batches)
-    full = jax.grad(problem.objective)(start, instance)
+    seen = jax.jit(jax.vmap(lambda batch: problem.gradient(start, instance, batch)))(batches)
+    full = jax.jit(jax.grad(problem.objective))(start, instance)
     for a, b in zip(seen, full, strict=True):
         np.testing.assert_allclose(a.mean(axis=0), b, atol=1e-5)
         assert np.std(a, axis=0).max() > 1e-3

@@ -78,10 +78,11 @@ def test_it_learns_from_initial_rates_three_decades_apart(network):
         jnp.log(jnp.array(rates))[:, None, None], tasks.state["log_learning_rate"].shape)
     tasks = tasks._replace(state=tasks.state | {"log_learning_rate": log_rates})
 
+    run = jax.jit(lambda meta: family.unroll(meta, tasks, 2000)[1],
+                  compiler_options=quickly.FOR_LONG_RUNS)
+
     def losses(of):
-        meta = {name: v.value for name, v in of.meta_parameters.items()}
-        done = jax.jit(lambda meta: family.unroll(meta, tasks, 2000)[1],
-                       compiler_options=quickly.FOR_LONG_RUNS)(meta)
+        done = run({name: v.value for name, v in of.meta_parameters.items()})
         return family.objective(done.instance, done.place) / done.first_objective
 
     slowest, *others = losses(network)
