@@ -20,10 +20,11 @@ help:
 quickstart: .venv-research/ready
 	@KERAS_BACKEND=jax .venv-research/bin/python -m eval quickstart
 
+# By `worksteal` a worker keeps to neighbouring tests, which share what they compile.
 test: lint
 	@set -e; for backend in jax tensorflow torch; do \
 	    echo "tests on $$backend"; \
-	    KERAS_BACKEND=$$backend .venv-dev/bin/python -m pytest -n $(JOBS); \
+	    KERAS_BACKEND=$$backend .venv-dev/bin/python -m pytest -n $(JOBS) --dist worksteal; \
 	done
 
 lint: .venv-dev/ready
