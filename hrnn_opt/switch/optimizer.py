@@ -35,9 +35,8 @@ MOST_DOUBLINGS = 10
 # last was chosen on scikit-learn's digits and two problems of the suite small_real_valid, among
 # 0.25 and 0.75.
 SLOPES = (-0.25, 0.0, 0.75)
-# How many times as long as the longest that did not fail a step may then be. What told that no
-# longer one would do gets old, where steps end on a slope that rises a little too.
-GROWTH = (2.0, 1.1, 1.0 / FADING, 0.9)
+# How many times as long as the longest that did not fail a step may then be.
+GROWTH = (2.0, 1.1, 1.0, 0.9)
 
 
 @keras.saving.register_keras_serializable(package="hrnn_opt")
