@@ -23,9 +23,12 @@ SCOPES = ("model", "tensor")
 SMOOTHING = (0.995, 0.9)
 # Of the sums that `has_failed` compares, kept from one step of a candidate to its next.
 MEMORY = 0.9
-# Of what is known of the rises of the others, kept at each step.
+# Of what is known of the rises of the others, kept at each step. The bound on the steps of who has
+# failed rises as fast.
 FADING = 0.99
-# A candidate that has failed often is barred for at most 2^10 times `patience` steps.
+# A bound on steps that bounds none.
+UNBOUNDED = 1e30
+# A candidate that has failed often in a row is barred for at most 2^10 times `patience` steps.
 MOST_DOUBLINGS = 10
 # The slope where a candidate's steps end, relative to that where they start, up to which it is
 # clearly down, down, up; beyond, steeply up. With noise good steps too end on one that rises: the
@@ -68,10 +71,12 @@ class GreedySwitch(CoupledOptimizer):
         hold: hysteresis: steps for which a choice stays at least, unless it fails.
         patience: after so many steps in a row in which a candidate's raw score was negative, its
             buffers of momentum are multiplied by `soft_reset`, at each step until it is not.
-            Also the steps for which a candidate is barred when it fails; each time doubles them.
+            Also the steps for which a candidate is barred when it fails; each time in a row doubles
+            them.
         soft_reset: from 0 to 1; 1 leaves the buffers alone.
-        guard: take back steps that made the loss rise, as far as gradients tell; and let steps
-            grow longer than those that did not only while they end where the loss still falls.
+        guard: take back steps that made the loss rise, as far as gradients tell, and shorten those
+            that the same candidate makes next; and let steps grow longer than those that did not
+            only while they end where the loss still falls.
         period: at the first `trial` steps of every `period` all candidates are computed and may be
             chosen; at the others only the chosen one. 1: all, always.
         trial: see there.
@@ -293,6 +298,7 @@ class GreedySwitch(CoupledOptimizer):
             self._rises = add("rises", k, u, dtype="float32")
             self._failures = add("failures", k, u)
             self._barred = add("barred", k, u)
+            self._bound = add("bound", k, u, dtype="float32", start=UNBOUNDED)
 
     # Stepping.
 
@@ -350,7 +356,23 @@ class GreedySwitch(CoupledOptimizer):
         kept = ops.where(rises > SLOPES[-1] * falls, GROWTH[-1], 1.0)
         longest = ops.maximum(kept * radius, _held(self._length))
         self.assign(self._radius, ops.where(proven, longest, radius))
+        self._learn_bound(failed, ops.logical_and(mine, ops.logical_not(failed)))
         return failed
+
+    def _learn_bound(self, failed: Any, stood: Any) -> None:
+        """Of steps that have `failed`, (U,): from then on they are shorter, and so fail no more. Of
+        those that have not, (K, U): a candidate that `stood` is no longer one that fails in a row.
+        """
+        bound, length = _held(self._bound), _held(self._length)
+        growth = self._growth()
+        aged = bound / FADING
+        grown = ops.where(growth < 1, growth * bound, ops.maximum(aged, growth * length))
+        shorter = length * scores_lib.share_to_minimum(_held(self._falls), _held(self._rises))
+        bound = ops.where(stood, grown, aged)
+        bound = ops.where(ops.logical_and(self._chosen(), failed), shorter, bound)
+        self.assign(self._bound, ops.minimum(bound, UNBOUNDED))
+        failures = _held(self._failures)
+        self.assign(self._failures, ops.where(stood, ops.zeros_like(failures), failures))
 
     def _take_back(self, failed: Any, variables: list[keras.Variable], places: list[int]) -> None:
         """Undo the last motion if it failed anywhere, and bar who made it there. It is added to the
@@ -541,15 +563,19 @@ class GreedySwitch(CoupledOptimizer):
         # At the first step, the shortest of the candidates' is what may be trusted.
         usual = ops.logical_and(ops.isfinite(lengths), lengths > 0)
         shortest = ops.min(ops.where(usual, lengths, 1e30), axis=0)
+        limit = ops.where(radius > 0, self._growth() * radius, shortest)
+        limit = ops.minimum(limit, _held(self._bound))
+        return ops.where(ops.logical_and(usual, lengths > limit),
+                         limit / ops.maximum(lengths, 1e-30), 1.0)
+
+    def _growth(self) -> Any:
+        """(K, U) how many times as long as those that did not fail a candidate's steps may be."""
         falls, rises = _held(self._falls), _held(self._rises)
         growth = GROWTH[-1]
         for slope, factor in reversed(list(zip(SLOPES, GROWTH))):
             growth = ops.where(rises <= slope * falls, factor, growth)
         # Of whom nothing is known, no more than of others.
-        growth = ops.where(falls > 0, growth, 1.0)
-        limit = ops.where(radius > 0, growth * radius, shortest)
-        return ops.where(ops.logical_and(usual, lengths > limit),
-                         limit / ops.maximum(lengths, 1e-30), 1.0)
+        return ops.where(falls > 0, growth, 1.0)
 
     def _scaled(self, factors: Any, values: list[Any], places: list[int]) -> list[Any]:
         """Values of variables, times the (U,) factors of their units."""

@@ -130,6 +130,23 @@ def has_failed(falls: Any, rises: Any) -> Any:
     return ops.logical_and(falls > 0, rises > falls)
 
 
+def share_to_minimum(falls: Any, rises: Any) -> Any:
+    """At what share of a candidate's steps that have failed the loss was lowest (ours).
+
+    Where it is quadratic, its slope goes evenly from g . u at the start to -g' . u at the end, and
+    is 0 between. A failed step is at least twice as long as that.
+
+    Args:
+        falls, rises: as in `has_failed`.
+
+    Returns:
+        Positive numbers up to 1 / 2 of the same shape; 1 / 2 where `has_failed` says no: the step
+        has led to where nothing is known.
+    """
+    known = has_failed(falls, rises)
+    return ops.where(known, falls / ops.where(known, falls + rises, 1.0), 0.5)
+
+
 def share_of_power(falls: Any, rises: Any) -> Any:
     """What share of the power g . u is counted: all, where a candidate's steps end on a slope that
     still falls, and less the more it rises there; none where `has_failed` begins (ours).

@@ -332,6 +332,34 @@ def test_a_score_is_lost_with_a_step_that_fails():
     np.testing.assert_array_equal(optimizer.scores(), [0, before[1]])
 
 
+def test_after_steps_that_failed_one_ends_at_the_minimum_of_a_quadratic():
+    """Both are too long. What one has learned is its own."""
+    optimizer = GreedySwitch([SGD(3.0), SGD(4.0)])
+    variable = keras.Variable(np.ones(1, "float32"))
+    step, ends = compiled(optimizer, [variable]), []
+    for _ in range(5):
+        step([numpy(variable)])
+        ends.append(float(numpy(variable)[0]))
+    np.testing.assert_allclose(ends, [-2, 1, -2, 1, 0], atol=0.02)
+    assert int(numpy(optimizer.undone_steps)) == 2
+
+
+def test_failures_count_in_a_row():
+    one = np.ones(1, "float32")
+    optimizer, moved = GreedySwitch([SGD(0.1), SGD(0.1)], patience=1), [keras.Variable(one)]
+    for grads, failures in ((one, 0), (-20 * one, 1), (one, 1), (-20 * one, 1), (one, 1)):
+        apply(optimizer, [[grads]], moved)
+        assert numpy(optimizer._failures).max() == failures
+    apply(optimizer, [[one]] * 2, moved)
+    assert sorted(numpy(optimizer._failures)[:, 0]) == [0, 1]
+
+
+def test_the_minimum_along_a_failed_step():
+    falls, rises = np.array([3.0, 1.0, 0.0], "float32"), np.array([6.0, 0.5, 0.0], "float32")
+    found = scores_lib.share_to_minimum(ops.convert_to_tensor(falls), ops.convert_to_tensor(rises))
+    np.testing.assert_allclose(numpy(found), [1 / 3, 0.5, 0.5], rtol=1e-6)
+
+
 def test_one_that_diverges_takes_nobody_along_in_a_network():
     switch = GreedySwitch([SGD(1e3), Adam(0.01)])
     losses = fit(model(optimizer=switch), epochs=15)["loss"]
