@@ -21,10 +21,10 @@ from eval.runs.data import Data, text
 
 Shape = tuple[int, ...]
 _TEXT, _CHARACTERS = 32, 128
-_EXAMPLES = 4096
 
 
-# Data.
+# Data. What several tasks have is the same object, so that one pool of processes serves them, and
+# networks are taught once in each.
 
 def _glyphs(name: str, fonts: slice, examples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Letters of the fonts in pixels of three by three, moved by up to two, in noise."""
@@ -40,12 +40,14 @@ def _glyphs(name: str, fonts: slice, examples: int, seed: int) -> tuple[np.ndarr
     return found[..., None].astype("float32"), classes.astype("int32")
 
 
+@functools.cache
 def greek() -> Data:
     """29 Greek letters of 36 x 36 pixels in six fonts, and in two others to test on."""
-    return Data(*_glyphs("held_out_letters", slice(6), _EXAMPLES, 0),
+    return Data(*_glyphs("held_out_letters", slice(6), 4096, 0),
                 *_glyphs("held_out_letters", slice(6, None), 1024, 1))
 
 
+@functools.cache
 def play() -> Data:
     """Pieces of Shakespeare's "As You Like It", each character with the next one; the last eighth
     to test on."""
@@ -250,8 +252,8 @@ def tuned_whole(input_shape: Shape, classes: int) -> keras.Model:
 
 
 def tuned_adapters(input_shape: Shape, classes: int) -> keras.Model:
-    """A language model that has learned a manual, with adapters of rank 4 in each layer of its
-    blocks; all else stays as it is."""
+    """A language model that has learned a manual, with adapters of rank 4 on dense layers, whose
+    biases are trained too; all else stays as it is."""
     del classes
     model = _taught("manual", lambda: networks.transformer(input_shape, _CHARACTERS))
     for layer in model.layers:

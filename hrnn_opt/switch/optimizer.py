@@ -360,9 +360,8 @@ class GreedySwitch(CoupledOptimizer):
         return failed
 
     def _learn_bound(self, failed: Any, stood: Any) -> None:
-        """Of steps that have `failed`, (U,): from then on they are shorter, and so fail no more. Of
-        those that have not, (K, U): a candidate that `stood` is no longer one that fails in a row.
-        """
+        """Bound the next steps of the chosen candidate by the minimum along the one that `failed`,
+        (U,); let the bounds of others rise, and forget the failures of who `stood`, (K, U)."""
         bound, length = _held(self._bound), _held(self._length)
         growth = self._growth()
         aged = bound / FADING
@@ -562,7 +561,7 @@ class GreedySwitch(CoupledOptimizer):
         radius = _held(self._radius)
         # At the first step, the shortest of the candidates' is what may be trusted.
         usual = ops.logical_and(ops.isfinite(lengths), lengths > 0)
-        shortest = ops.min(ops.where(usual, lengths, 1e30), axis=0)
+        shortest = ops.min(ops.where(usual, lengths, UNBOUNDED), axis=0)
         limit = ops.where(radius > 0, self._growth() * radius, shortest)
         limit = ops.minimum(limit, _held(self._bound))
         return ops.where(ops.logical_and(usual, lengths > limit),
