@@ -51,6 +51,9 @@ class EquivariantRNNConfig(Config):
         parameter_units, tensor_units, global_units: hidden sizes of the three levels, 1 to 1024.
         time_scales: number of gradient averages, 2 to 8; their decays start at 0.27, 0.9, 0.99 and
             so on.
+        delayed_gates: whether the averages are weighed by the hidden state from before the newest
+            gradient. What is weighed by its own size settles where that mean is 0, and not the
+            gradient's.
 
     Raises:
         ValueError: naming the argument, what came and what is allowed.
@@ -60,6 +63,7 @@ class EquivariantRNNConfig(Config):
     tensor_units: int = 12
     global_units: int = 8
     time_scales: int = 3
+    delayed_gates: bool = False
 
     NAME: ClassVar[str] = "equivariant"
 
@@ -71,6 +75,7 @@ class EquivariantRNNConfig(Config):
             value = getattr(self, name)
             check(self, name, is_number(value, int) and least <= value <= most,
                   f"an integer from {least} to {most}")
+        check(self, "delayed_gates", isinstance(self.delayed_gates, bool), "True or False")
 
     @property
     def inputs(self) -> int:
@@ -84,11 +89,11 @@ class EquivariantRNN(LearnedOptimizer):
     """d = sum_s (v_s + (W h)_s) m_s, with m_s = asinh(a_s / sqrt(v + kappa(t) V)).
 
     a_s are averages of the gradient at S time scales, v its mean squares and V their mean over the
-    tensor; h is the Parameter RNN's state. It reads |m_s|, m_s m_{s+1} and log(v / V); the Tensor
-    RNN reads means of these and of h, and what the tensor is, and decides factors of its updates
-    and of its shrinkage kappa; the Global RNN reads the mean over tensors, the time, and the share
-    of the training that is done where it is known. The two inject biases below them (Wichrowska et
-    al. 2017, section 3.2).
+    tensor; h is the Parameter RNN's state after this gradient, or before it (`delayed_gates`). It
+    reads |m_s|, m_s m_{s+1} and log(v / V); the Tensor RNN reads means of these and of h, and what
+    the tensor is, and decides factors of its updates and of its shrinkage kappa; the Global RNN
+    reads the mean over tensors, the time, and the share of the training that is done where it is
+    known. The two inject biases below them (Wichrowska et al. 2017, section 3.2).
 
     Args:
         config: its sizes.
@@ -224,7 +229,8 @@ class EquivariantRNN(LearnedOptimizer):
             ops.abs(m), m[:-1] * m[1:],
             ops.expand_dims(0.25 * ops.log(share + _LEAST_SHARE), 0)])
         hidden = hold(moves, self.parameter_rnn(x, state["hidden"], bias), state["hidden"])
-        weights = affine(self.gates, hidden) + _over_features(self.shortcut, gradient)
+        read = state["hidden"] if self.config.delayed_gates else hidden
+        weights = affine(self.gates, read) + _over_features(self.shortcut, gradient)
         update = sum(ops.unstack(weights * m, scales))
         return Moved(
             {"hidden": hidden, "averages": averages, "mean_square": mean_square}, [update],

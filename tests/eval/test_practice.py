@@ -31,11 +31,13 @@ def test_letters_to_test_on_are_of_other_fonts(monkeypatch):
     data = practice.greek()
     assert data.x_train.shape == (4096, 36, 36, 1)
     assert set(data.y_test) <= set(data.y_train) == set(range(29))
+    # Ink is 1, five times the noise's deviation.
+    assert 1.1 < np.quantile(data.x_train, 0.995) < 1.5
     # Fonts that are told by their grey, which neither moves nor noise take away.
-    greys = np.broadcast_to(np.arange(8, dtype="uint8")[:, None, None] * 30, (29, 8, 12, 12))
+    greys = np.broadcast_to(np.arange(8, dtype="uint8")[:, None, None] * 2, (29, 8, 12, 12))
     monkeypatch.setattr(real_data, "arrays", lambda: {"held_out_letters": greys})
     data = practice.greek.__wrapped__()
-    fonts = [set(np.round(x.mean((1, 2, 3)) * 255 / 30)) for x in (data.x_train, data.x_test)]
+    fonts = [set(np.round(x.mean((1, 2, 3)) * 7.5)) for x in (data.x_train, data.x_test)]
     assert fonts == [{0, 1, 2, 3, 4, 5}, {6, 7}]
 
 

@@ -13,9 +13,10 @@ COUNT = sum(int(np.prod(shape)) for shape in SHAPES)
 STEPS = 4
 
 
-def learned(seed):
+def learned(seed, delayed_gates=False):
     """A network whose every number differs from the start's."""
-    network = EquivariantRNN(EquivariantRNNConfig(parameter_units=4, tensor_units=5), seed=seed)
+    network = EquivariantRNN(EquivariantRNNConfig(
+        parameter_units=4, tensor_units=5, delayed_gates=delayed_gates), seed=seed)
     rng = np.random.default_rng(seed)
     for variable in network.meta_parameters.values():
         variable.assign(ops.convert_to_numpy(variable) + rng.normal(0, 0.4, variable.shape))
@@ -41,7 +42,7 @@ def updates(network, gradients, progress=None):
 
 @pytest.fixture(scope="module")
 def networks():
-    return [learned(seed) for seed in range(2)]
+    return [learned(0), learned(1, delayed_gates=True)]
 
 
 def drawn(seed, exponent):
@@ -102,3 +103,14 @@ def test_where_it_starts_the_network_decides_nothing():
     gradients = drawn(1, 0)
     ours, theirs = (updates(EquivariantRNN(seed=seed), gradients) for seed in (0, 1))
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_delayed_gates_do_not_know_the_newest_gradient():
+    """At the first step the hidden state from before is 0, and at the second they have read."""
+    gradients = drawn(2, 0)
+    for delayed in (True, False):
+        ours, theirs = learned(3, delayed), learned(3, delayed)
+        theirs.gates.assign(2.0 * ours.gates)
+        same = [np.allclose(*pair, rtol=1e-6) for pair in zip(
+            updates(ours, gradients), updates(theirs, gradients))]
+        assert same[:2] == [delayed, False]
