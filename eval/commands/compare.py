@@ -42,8 +42,7 @@ flags.DEFINE_list("weights", ["rule"], "Names or paths of weights.", flag_values
 flags.DEFINE_list("tasks", ["suite"], "Of `suite` and `practice`.", flag_values=OPTIONS)
 flags.DEFINE_string("data_dir", None, "Folder of the four MNIST files, as downloaded. Without it "
                     "they have no part.", flag_values=OPTIONS)
-flags.DEFINE_integer("processes", 1, "Runs at a time; with more than one, seconds are those of "
-                     "runs that share a machine.", lower_bound=1, flag_values=OPTIONS)
+flags.DEFINE_integer("processes", 1, "Runs at a time.", lower_bound=1, flag_values=OPTIONS)
 flags.DEFINE_string("out", "runs/compare", "Folder for compare.md, .json and .png.",
                     flag_values=OPTIONS)
 cli.define_store(OPTIONS)
@@ -205,7 +204,7 @@ def _protocol(name: str) -> str:
         f"{budget.seeds} seeds are shown. Losses of {contest.SUITE} are on training data relative "
         "to the start, and it has no other data; others are those of a Keras model on its training "
         "set. Steps to the target are read off a line through the points of a curve on "
-        "log axes. Seconds are steps times the median seconds of a step of that optimizer on "
+        "log axes. Seconds are steps times the median CPU seconds of a step of that optimizer on "
         "that task, on one thread, without compiling and evaluation. SOAP's steps run in PyTorch "
         "and are called from JAX: their seconds are shown, and not compared.")
 
@@ -242,8 +241,6 @@ def command(options: flags.FlagValues) -> str:
     """The command that gives the same."""
     parts = [f"KERAS_BACKEND=jax python -m eval compare --budget {options.budget} "
              f"--weights {','.join(options.weights)}"]
-    if options.processes > 1:
-        parts.append(f"--processes {options.processes}")
     if options.tasks != ["suite"]:
         parts.append(f"--tasks {','.join(options.tasks)}")
     if options.data_dir:

@@ -63,8 +63,9 @@ def train(model: keras.Model, optimizer: keras.optimizers.Optimizer, data: Data,
     Returns:
         `final_training_loss`, the mean over the whole training set (None if diverged);
         `test_accuracy` (likewise); `curve`, pairs of step and training loss; `diverged`;
-        `step_seconds`, the median over spans of steps of the seconds of a step, without the first,
-        which compiles, and without evaluations (None for one step); `seconds` of all.
+        `step_seconds`, the median over spans of steps of the CPU seconds of a step, of all threads,
+        without the first, which compiles, and without evaluations (None for one step): other
+        programs hardly change them; `seconds` of all.
     """
     began = time.perf_counter()
     optimizer.build(model.trainable_variables)
@@ -83,7 +84,7 @@ def train(model: keras.Model, optimizer: keras.optimizers.Optimizer, data: Data,
             # Waits for the step.
             last = session.loss()
             if done > since:
-                spans.append((time.perf_counter() - at) / (done - since))
+                spans.append((time.process_time() - at) / (done - since))
         if done in evaluations:
             loss, _ = session.evaluate(data.x_train, data.y_train)
             diverged = not math.isfinite(loss)
@@ -94,7 +95,7 @@ def train(model: keras.Model, optimizer: keras.optimizers.Optimizer, data: Data,
         if on_progress and (done % CHECK_EVERY == 0 or done == steps):
             on_progress(done)
         if done == 1 or watched:
-            since, at = done, time.perf_counter()
+            since, at = done, time.process_time()
         if diverged:
             break
     accuracy = None

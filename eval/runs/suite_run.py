@@ -78,8 +78,8 @@ class SuiteRun:
         Returns:
             `steps_of_points`, (P,) steps; `curves`, (instances, P) objectives on all data relative
             to the start (None where not finite); `step_seconds`, the median over all parts between
-            two points of the seconds of a step, its minibatch too but no compiling and no
-            objective; `seconds` of all; and the configuration.
+            two points of the CPU seconds of a step, of all threads, its minibatch too but no
+            compiling and no objective; `seconds` of all; and the configuration.
         """
         import jax
         import numpy as np
@@ -107,10 +107,10 @@ class SuiteRun:
                     jax.jit(evaluate).lower(instance, carry).compile())
             first, curve = objective(start, instance), []
             for number in range(POINTS):
-                at = time.perf_counter()
+                at = time.process_time()
                 carry = jax.block_until_ready(
                     compiled[0](drawn, instance, carry, jax.numpy.int32(number)))
-                spans.append(time.perf_counter() - at)
+                spans.append(time.process_time() - at)
                 curve.append(float(compiled[1](instance, carry) / first))
             curves.append(curve)
         return {

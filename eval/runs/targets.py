@@ -30,7 +30,7 @@ class Curves:
     Attributes:
         steps: (P,) rising numbers of steps.
         losses: (S, P) training losses, infinite where not finite.
-        step_seconds: seconds of a step, the median over runs; None where none was timed.
+        step_seconds: CPU seconds of a step, the median over runs; None where none was timed.
         accuracies: (S,) on data not trained on, NaN after divergence; None where there are none.
     """
 

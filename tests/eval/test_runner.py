@@ -205,7 +205,7 @@ def test_the_seconds_of_a_step_are_without_compiling_and_evaluations(digits, mon
         def finish(self):
             pass
 
-    monkeypatch.setattr(runner.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(runner.time, "process_time", lambda: now[0])
     monkeypatch.setattr(runner.sessions, "start", lambda *arguments: Session())
     assert train(digits, steps=350)[2]["step_seconds"] == 0.5
     assert train(digits, steps=1)[2]["step_seconds"] is None
