@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from hrnn_opt.checks import Config
+from hrnn_opt.checks import Config, check
 from hrnn_opt.interface import Field, Seen, Step
 from hrnn_opt.places.layout import Layout, block_sums
 from hrnn_opt.registry import register
@@ -36,9 +36,22 @@ START = {
 
 @dataclasses.dataclass(frozen=True)
 class AlignmentConfig(Config):
-    """The rule has no switches: what it has is among the meta-parameters."""
+    """Switches of the rule; what it steers by is among the meta-parameters.
+
+    Args:
+        guarded: whether steps grow the less, the smaller gradients are beside their running mean
+            squares.
+
+    Raises:
+        ValueError: if it is not True or False.
+    """
+
+    guarded: bool = False
 
     NAME: ClassVar[str] = "alignment"
+
+    def __post_init__(self) -> None:
+        check(self, "guarded", isinstance(self.guarded, bool), "True or False")
 
 
 @register
@@ -59,6 +72,11 @@ class Alignment(Rule):
     each entry then counts by how far it moves, not by how steep it is. Those whose gradients are
     rarely felt hardly count, however far they have strayed. Of a network without a metric it is the
     plain one.
+
+    What is learned by heart has gradients that vanish and all point one way: c is positive, and
+    steps would grow until they lead out of the minimum. With `guarded`, and a metric, growth has
+    the factor min(1, sum_i g_i^2 / sqrt(v_i) / sum_i sqrt(v_i)): about 1 where gradients are as
+    large as they were, and next to 0 where they vanish faster than v forgets.
     """
 
     Config = AlignmentConfig
@@ -82,9 +100,11 @@ class Alignment(Rule):
     def around(self, layout, state, seen, inner, active):
         step = inner(seen)
         factor = ops.exp(state["log_step_size"])[..., None, None]
-        cosine, known = self._cosine(layout, seen, step, active)
+        cosine, size, known = self._cosine(layout, seen, step, active)
         steps = state["alignment_steps"] + 1.0
         push = ops.tanh(self.alignment_slope * (cosine - self.alignment_target))
+        if self.config.guarded:
+            push = ops.where(push > 0, push * ops.minimum(size, 1.0), push)
         growth_steps = ops.exp(self.alignment_log_growth_steps)
         delay = ops.exp(self.alignment_log_delay)
         waning = ops.where(push > 0, growth_steps, ops.exp(self.alignment_log_steps))
@@ -99,26 +119,30 @@ class Alignment(Rule):
 
     def _cosine(
         self, layout: Layout, seen: Seen, step: Step, active: Any | None
-    ) -> tuple[Any, Any]:
-        """(...) c, and whether there is one."""
+    ) -> tuple[Any, Any, Any]:
+        """(...) c, the size of gradients beside their mean squares, and whether there is c."""
         offset = seen.offset
         if offset is None:
             zeros = ops.zeros(tuple(seen.gradient.shape)[:-2])
-            return zeros, zeros > 0
+            return zeros, zeros, zeros > 0
         if active is not None:
             offset = ops.where(layout.to_lanes(active), offset, 0.0)
         # Squares of what is far from 1 leave 32 bits.
         largest = ops.max(ops.abs(seen.gradient), axis=(-2, -1), keepdims=True)
         scaled, way = seen.gradient / ops.where(largest > 0, largest, 1.0), offset
+        pairs = [(scaled, way), (scaled, scaled), (way, way)]
         if step.metric is not None:
             root = ops.sqrt(ops.sqrt(ops.maximum(step.metric, _SMALLEST_MEAN_SQUARE)))
             scaled, way = scaled / root, way * root
+            pairs = [(scaled, way), (scaled, scaled), (way, way), (root, root)]
         product, *squares = (
-            ops.sum(block_sums(a * b, layout.used_lanes), axis=-1)
-            for a, b in ((scaled, way), (scaled, scaled), (way, way)))
+            ops.sum(block_sums(a * b, layout.used_lanes), axis=-1) for a, b in pairs)
         norms = squares[0] * squares[1]
         known = norms > 0
-        return product * ops.rsqrt(ops.where(known, norms, 1.0)), known
+        size = ops.ones_like(product)
+        if step.metric is not None:
+            size = ops.square(largest[..., 0, 0]) * squares[0] / squares[2]
+        return product * ops.rsqrt(ops.where(known, norms, 1.0)), size, known
 
     def describe(self, state, shape):
         found = self.inner.describe(state, shape)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import problems
-from hrnn_opt import Alignment, Averaging, Direction, Rescaling
+from hrnn_opt import Alignment, Averaging, Direction, Layout, Rescaling, Seen
 from problems.datasets import Digits
 from train.config import TrainConfig
 from train.tasks import Family
@@ -17,11 +17,12 @@ NOISY = problems.FullyConnected(64, 10, (32,), data=Digits(), samples=1500, batc
 
 
 @functools.cache
-def _trained(problem: problems.Problem, control: bool, rates: tuple[float, ...], steps: int = 1000):
+def _trained(problem: problems.Problem, control: bool, rates: tuple[float, ...], steps: int = 1000,
+             guarded: bool = False):
     """(M,) losses relative to the start, and rates after so many steps, of runs from these rates
     that are alike in all else."""
     core = Rescaling(Direction())
-    network = Averaging(Alignment(core) if control else core)
+    network = Averaging(Alignment(core, guarded=guarded) if control else core)
     config = TrainConfig(models=len(rates), unroll=steps, objective_every=steps)
     family = Family([problem], network, config)
     tasks = jax.jit(family.draw)(jax.random.key(0))
@@ -57,3 +58,32 @@ def test_steps_grow_where_gradients_have_no_noise(problem):
     (uncontrolled,), _ = _trained(problem, False, (1e-3,), 500)
     assert found > 0.01
     assert loss < 0.02 * uncontrolled
+
+
+def _steered(guarded: bool, sizes: np.ndarray) -> float:
+    """The log of the factor of all updates, after gradients of these sizes that point one way."""
+    network, layout = Averaging(Alignment(Direction(), guarded=guarded)), Layout([(6, 4)])
+    state, drawn = network.init_state(layout), np.random.default_rng(0).normal(size=(6, 4))
+    gradient = layout.flatten([jnp.array(drawn, "float32")])
+
+    def step(state, size):
+        # The average lags behind the fast iterate, which moves against the gradient.
+        return network.step(layout, state, Seen(size * gradient, offset=gradient))[0], None
+
+    state, _ = jax.lax.scan(step, state, jnp.array(sizes, "float32"))
+    return float(state["log_step_size"])
+
+
+def test_guarded_steps_do_not_grow_where_gradients_vanish():
+    still, vanishing = np.ones(400), 0.95 ** np.arange(400)
+    assert _steered(False, vanishing) > 1.0
+    assert _steered(True, vanishing) < 0.5
+    assert abs(_steered(True, still) - _steered(False, still)) < 0.01
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-12, 1e12, 1e18])
+def test_guarded_growth_is_the_same_at_any_size_of_gradients(size):
+    usual = _steered(True, np.ones(100))
+    found = _steered(True, np.full(100, size))
+    # Next to 0 nothing is felt.
+    assert found == pytest.approx(usual, abs=0.01) if size > 1e-9 else -0.1 < found < usual + 0.01
