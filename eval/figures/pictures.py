@@ -49,14 +49,17 @@ def labels(
     axis: plt.Axes, texts: list[str], x: float, heights: np.ndarray, colours: list[Any],
     apart: float = 0.055,
 ) -> None:
-    """Labels at the right of a log axis for points at x, moved apart where they would overlap.
+    """Labels at the right of a log axis for points at x, moved apart where they would overlap; what
+    is below the axis, 0 say, has its label at the bottom.
 
     Args:
         apart: least distance, as a share of the axis.
     """
     from sklearn.isotonic import isotonic_regression
 
-    low, high = np.log(axis.get_ylim())
+    bottom, top = axis.get_ylim()
+    heights = np.maximum(heights, bottom)
+    low, high = np.log((bottom, top))
     order = np.argsort(heights)
     wanted = (np.log(heights[order]) - low) / (high - low)
     # As near as can be in the same order, the least distance apart.

@@ -1,5 +1,6 @@
 """What all pictures share."""
 
+import numpy as np
 import pytest
 
 from eval.figures import pictures
@@ -17,3 +18,13 @@ def test_a_short_log_axis_has_plain_numbers(tmp_path, high, labels):
     shown = axis.get_major_formatter().format_ticks(places)
     assert len(shown) == len(labels)
     assert all(label in text for label, text in zip(labels, shown))
+
+
+def test_a_label_of_what_is_below_a_log_axis_is_at_its_bottom():
+    figure, axes = pictures.panels(1, 1)
+    axis = axes[0, 0]
+    axis.plot([1, 2], [1e-3, 1.0])
+    axis.set(yscale="log", ylim=(1e-3, 1.0))
+    pictures.labels(axis, ["some", "none", "all"], 2, np.array([0.1, 0.0, 1.0]), ["k"] * 3)
+    heights = {text.get_text(): text.xyann[1] for text in axis.texts}
+    assert 0 <= heights["none"] < 0.1 < heights["some"] < heights["all"] <= 1
