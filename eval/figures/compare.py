@@ -24,10 +24,14 @@ NAMES = {
     **{f"sgd_{value:g}": f"SGD, momentum {value:g}" for value in optimizers.MOMENTA},
 }
 # The same in every panel of every figure; others are black.
-COLOURS = {NAMES["hrnn"]: pictures.VERMILION, "default": pictures.VERMILION,
-           "paper": pictures.PURPLE, **dict(zip(
-    (NAMES[name] for name in ("adam", "rmsprop", "sgd", "adamw", "schedule_free", "prodigy")),
-    pictures.QUIET))}
+COLOURS = {
+    NAMES["hrnn"]: pictures.VERMILION, "default": pictures.VERMILION, "paper": pictures.PURPLE,
+    NAMES["switch_sgd"]: pictures.VERMILION, NAMES["switch_sgd_holdout"]: pictures.PURPLE,
+    **dict(zip((NAMES[name] for name in (
+        "adam", "rmsprop", "sgd", "adamw", "schedule_free", "prodigy")), pictures.QUIET)),
+    **dict(zip((NAMES[f"sgd_{value:g}"] for value in optimizers.MOMENTA),
+               pictures.sequence(len(optimizers.MOMENTA)))),
+    "SGD, momentum 0": pictures.GREY}
 Series = dict[str, Any]
 
 
