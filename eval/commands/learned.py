@@ -7,6 +7,9 @@ at the start, plus 1e-6 as in the meta-objective: what is learned by heart count
 mean is over tasks, each of them the mean over its seeds, and so is its standard error. A loss that
 is not finite counts as that of the start.
 
+What is learned by heart may rise by decades from one point to the next. So one more column has
+the mean over the last tenth of the steps.
+
 The last column: log(steps to where --against ends / its steps), 0 where that is not reached.
 """
 
@@ -31,6 +34,7 @@ from eval.runs.suite_run import POINTS, SuiteRun, tasks
 
 # Of a loss relative to the start (Wichrowska et al. 2017, section 4.2).
 LEAST = 1e-6
+LATE = "the last tenth"
 
 OPTIONS = flags.FlagValues()
 flags.DEFINE_list("weights", None, "Names or paths of weights.", required=True,
@@ -54,10 +58,12 @@ def losses(result: Result) -> np.ndarray:
         [1.0 if y is None else y for y in curve] for curve in result["curves"]])
 
 
-def compare(learned: Result, against: Result, step: int) -> list[float]:
-    """log(loss / loss of the other) of each seed after so many steps."""
-    at = learned["steps_of_points"].index(step)
-    return np.log(losses(learned)[:, at] / losses(against)[:, at]).tolist()
+def compare(learned: Result, against: Result, step: int, since: int | None = None) -> list[float]:
+    """log(loss / loss of the other) of each seed after so many steps; with `since`, its mean over
+    the points from there on."""
+    points = np.array(learned["steps_of_points"])
+    compared = (points >= (step if since is None else since)) & (points <= step)
+    return np.log(losses(learned) / losses(against))[:, compared].mean(1).tolist()
 
 
 def steps_to_reach(learned: Result, against: Result) -> list[float]:
@@ -93,6 +99,7 @@ def report(weights: list[str], against: str, suite: str, numbers: list[int], ste
         pairs = list(zip(results[name], results[against]))
         rows[name] = {
             **{f"{step:,} steps": [compare(*pair, step) for pair in pairs] for step in steps},
+            LATE: [compare(*pair, max(steps), math.ceil(0.9 * max(steps))) for pair in pairs],
             "steps to reach": [steps_to_reach(*pair) for pair in pairs]}
     return {
         "suite": suite, "against": against, "seeds": seeds,

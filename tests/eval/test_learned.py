@@ -21,6 +21,8 @@ def test_losses_are_compared_by_seed_and_step():
     # Not finite counts as the start.
     assert learned.compare(ours, theirs, 20) == pytest.approx(
         [-math.log(2), math.log(10)], abs=1e-4)
+    assert learned.compare(ours, theirs, 20, since=10) == pytest.approx(
+        [-math.log(2) / 2, math.log(20) / 2], abs=1e-4)
     # What is learned by heart counts no further.
     assert abs(learned.compare(result([1e-9]), result([1e-12]), 10)[0]) < 0.01
 
@@ -57,7 +59,7 @@ def test_the_command(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((tmp_path / "learned.json").read_text())
     # `default` makes the steps of `rule`.
-    for title in ("50 steps", "100 steps"):
+    for title in ("50 steps", "100 steps", "the last tenth"):
         (differences,) = found["weights"]["default"][title]["differences"]
         assert len(differences) == 2 and np.abs(differences).max() < 0.1
     assert (tmp_path / "learned.png").stat().st_size > 1000
