@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import warnings
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from hrnn_opt.files import weights as weights_lib
 from hrnn_opt.interface import NetworkConfig, Seen, State, sized
 from hrnn_opt.places import backend
 from hrnn_opt.places.sharding import layout_of
+from hrnn_opt.places.sweep import entrywise
 from hrnn_opt.registry import kinds
 from hrnn_opt.training import surroundings
 from hrnn_opt.training.coupled import CoupledOptimizer
@@ -415,7 +417,7 @@ class LearnedOpt(CoupledOptimizer):
         gradient = layout.flatten([
             _narrow(given[i][0]) if i in given else ops.zeros(shape)
             for i, shape in zip(self._members, layout.shapes)])
-        finite = ops.all(ops.isfinite(gradient))
+        finite = backend.all_finite(gradient)
         if "loss" in self._needs:
             finite = ops.logical_and(finite, ops.isfinite(loss))
         active, taken = self._active(gradient, present), finite
@@ -435,6 +437,8 @@ class LearnedOpt(CoupledOptimizer):
             if field.of_moves:
                 new[name] = ops.where(moving, new[name], old[name])
         taken = ops.logical_and(taken, moving)
+        # Where the new state was written over the old one there is nothing to assign.
+        written = {name for name in self._fields if new[name] is old[name]}
         # Eagerly, what is no longer needed would only be in the way.
         del gradient, old
 
@@ -444,47 +448,76 @@ class LearnedOpt(CoupledOptimizer):
         keeps_offset = self._iterates.keeps_offset
         offsets = layout.unflatten(self._offset) if keeps_offset else []
         for k in np.flatnonzero(present):
-            variable, offset, ahead = given[self._members[k]][1], None, None
-            start = _at_least_32_bits(variable)
-            if keeps_offset:
-                offset = ops.cast(offsets[k], start.dtype)
-                start = start + offset
-            update = ops.cast(rate * updates[k], start.dtype)
-            if aheads is not None:
-                ahead = ops.cast(rate * aheads[k], start.dtype)
-            moves = taken
+            variable, moves = given[self._members[k]][1], taken
             if self._holds and active is not None:
                 moves = ops.logical_and(taken, active[k])
-            if felt is not None:
-                moves = ops.logical_and(moves, felt[k])
-            if self.weight_decay is not None and self._use_weight_decay(variable):
-                if self._holds:
-                    # What is held moves by its decay alone.
-                    update = ops.where(moves, update, 0.0)
-                    ahead = None if ahead is None else ops.where(moves, ahead, offset)
-                    moves = moving
-                decay = start * ops.cast(rate * self.weight_decay, start.dtype)
-                if self._iterates.decays_update:
-                    update = update + decay
-                else:
-                    start = start - decay
-            weight = None if step.weight is None else ops.cast(step.weight, start.dtype)
-            moved, location = self._iterates.move(start, offset, update, ahead, weight)
+            move = functools.partial(self._moved, variable, step.weight, rate, moves, moving)
+            arrays = (
+                ops.convert_to_tensor(variable), updates[k],
+                None if aheads is None else aheads[k], offsets[k] if keeps_offset else None,
+                None if felt is None else felt[k])
+            # A constraint looks at all of a tensor.
+            whole = getattr(variable, "constraint", None) is not None
+            location, offset = move(*arrays) if whole else entrywise(move, *arrays)
+            self.assign(variable, location)
             if keeps_offset:
-                moved, location = _constrained(variable, moved), _constrained(variable, location)
-            location = ops.cast(location, variable.dtype)
-            if keeps_offset:
-                offsets[k] = ops.where(
-                    moves, ops.cast(moved - ops.cast(location, moved.dtype), "float32"),
-                    offsets[k])
-            self.assign(variable, ops.where(moves, location, ops.convert_to_tensor(variable)))
+                offsets[k] = offset
         if keeps_offset:
             self.assign(self._offset, layout.flatten(offsets))
         for name, variable in self._state_variables.items():
-            self.assign(variable, ops.cast(new[name], variable.dtype))
+            if name not in written:
+                self.assign(variable, ops.cast(new[name], variable.dtype))
         if feels is not None:
             self.assign(self._felt, feels)
         self.assign_add(self.skipped_steps, ops.cast(ops.logical_not(finite), "int32"))
+
+    def _moved(
+        self, variable: keras.Variable, weight: Any | None, rate: Any, moves: Any, moving: Any,
+        value: Any, update: Any, ahead: Any | None, offset: Any | None, felt: Any | None,
+    ) -> tuple[Any, Any | None]:
+        """What a tensor holds after a step, or some of its entries do.
+
+        Args:
+            variable: the tensor.
+            weight: of the step.
+            rate: () learning rate.
+            moves: () boolean: whether the tensor takes the step.
+            moving: () boolean: whether anything moves at all.
+            value, update, ahead, offset: before the step, and of it, in one shape.
+            felt: booleans, which entries are moved; None: all.
+
+        Returns:
+            The new value, and the new offset; None without one.
+        """
+        before, start = offset, _at_least_32_bits(value)
+        if offset is not None:
+            offset = ops.cast(offset, start.dtype)
+            start = start + offset
+        update = ops.cast(rate * update, start.dtype)
+        if ahead is not None:
+            ahead = ops.cast(rate * ahead, start.dtype)
+        if felt is not None:
+            moves = ops.logical_and(moves, felt)
+        if self.weight_decay is not None and self._use_weight_decay(variable):
+            if self._holds:
+                # What is held moves by its decay alone.
+                update = _chosen(moves, update, 0.0)
+                ahead = None if ahead is None else _chosen(moves, ahead, offset)
+                moves = moving
+            decay = start * ops.cast(rate * self.weight_decay, start.dtype)
+            if self._iterates.decays_update:
+                update = update + decay
+            else:
+                start = start - decay
+        weight = None if weight is None else ops.cast(weight, start.dtype)
+        moved, location = self._iterates.move(start, offset, update, ahead, weight)
+        if offset is not None:
+            moved, location = _constrained(variable, moved), _constrained(variable, location)
+        location = ops.cast(location, value.dtype)
+        if offset is not None:
+            offset = _chosen(
+                moves, ops.cast(moved - ops.cast(location, moved.dtype), "float32"), before)
+        return _chosen(moves, location, value), offset
 
     def _active(self, gradient: Any, present: np.ndarray) -> Any | None:
         """(K,) which tensors take part in this step; None for all."""
@@ -715,6 +748,13 @@ class HierarchicalLOpt(LearnedOpt):
 
 def _constant(value: np.ndarray) -> Any:
     return lambda shape, dtype=None: ops.convert_to_tensor(value, dtype)
+
+
+def _chosen(condition: Any, new: Any, old: Any) -> Any:
+    """New numbers where the condition holds, else the old ones."""
+    if len(condition.shape) == 0 and backend.is_seen(condition):
+        return new
+    return ops.where(condition, new, old)
 
 
 def _constrained(variable: keras.Variable, value: Any) -> Any:
