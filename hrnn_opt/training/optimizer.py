@@ -15,7 +15,7 @@ from keras import ops
 from hrnn_opt.checks import is_number, require
 from hrnn_opt.files import resolve as resolve_lib
 from hrnn_opt.files import weights as weights_lib
-from hrnn_opt.interface import NetworkConfig, Seen, State, sized
+from hrnn_opt.interface import NetworkConfig, Seen, State, Step, sized
 from hrnn_opt.places import backend
 from hrnn_opt.places.sharding import layout_of
 from hrnn_opt.places.sweep import entrywise
@@ -442,13 +442,72 @@ class LearnedOpt(CoupledOptimizer):
         # Eagerly, what is no longer needed would only be in the way.
         del gradient, old
 
+        if self._alike([given[i][1] if i in given else None for i in self._members]):
+            self._move_together([given[i][1] for i in self._members], step, rate, active, taken,
+                                moving, feels)
+        else:
+            self._move_each(given, step, rate, active, taken, moving, feels)
+        for name, variable in self._state_variables.items():
+            if name not in written:
+                self.assign(variable, ops.cast(new[name], variable.dtype))
+        if feels is not None:
+            self.assign(self._felt, feels)
+        self.assign_add(self.skipped_steps, ops.cast(ops.logical_not(finite), "int32"))
+
+    def _alike(self, variables: Sequence[keras.Variable | None]) -> bool:
+        """Whether what is done to the variables is the same for all, number by number, so that it
+        can be done to all in one buffer. What XLA makes of many variables takes longer to compile;
+        PyTorch would only copy them into one."""
+        return (
+            keras.backend.backend() != "torch" and len(variables) > 1
+            and self.weight_decay is None and self._layout.sharding(2) is None
+            and all(
+                variable is not None and getattr(variable, "constraint", None) is None
+                and keras.backend.standardize_dtype(variable.dtype) == "float32"
+                for variable in variables))
+
+    def _move_together(
+        self, variables: Sequence[keras.Variable], step: Step, rate: Any, active: Any | None,
+        taken: Any, moving: Any, feels: Any | None,
+    ) -> None:
+        """Move variables that are `_alike`; arguments as in `_move_each`."""
+        layout, moves = self._layout, taken
+        if self._holds and active is not None:
+            moves = ops.logical_and(taken, layout.to_lanes(active))
+        offset = ops.convert_to_tensor(self._offset) if self._iterates.keeps_offset else None
+        location, offset = self._moved(
+            variables[0], step.weight, rate, moves, moving,
+            layout.flatten([ops.convert_to_tensor(variable) for variable in variables]),
+            step.update, step.ahead, offset, feels)
+        for variable, value in zip(variables, layout.unflatten(location)):
+            self.assign(variable, value)
+        if offset is not None:
+            self.assign(self._offset, offset)
+
+    def _move_each(
+        self, given: dict[int, tuple[Any, keras.Variable]], step: Step, rate: Any,
+        active: Any | None, taken: Any, moving: Any, feels: Any | None,
+    ) -> None:
+        """Move the variables that have a gradient.
+
+        Args:
+            given: by position, their gradients and they.
+            step: of all tensors, sized.
+            rate: () learning rate.
+            active: (K,) booleans, the tensors that take part; None: all.
+            taken: () boolean: whether the step is taken.
+            moving: () boolean: whether anything moves at all.
+            feels: (B, L) booleans, the entries that are moved; None: all.
+        """
+        layout, keeps_offset = self._layout, self._iterates.keeps_offset
         updates = layout.unflatten(step.update)
         felt = None if feels is None else layout.unflatten(feels)
         aheads = None if step.ahead is None else layout.unflatten(step.ahead)
-        keeps_offset = self._iterates.keeps_offset
         offsets = layout.unflatten(self._offset) if keeps_offset else []
-        for k in np.flatnonzero(present):
-            variable, moves = given[self._members[k]][1], taken
+        for k, member in enumerate(self._members):
+            if member not in given:
+                continue
+            variable, moves = given[member][1], taken
             if self._holds and active is not None:
                 moves = ops.logical_and(taken, active[k])
             move = functools.partial(self._moved, variable, step.weight, rate, moves, moving)
@@ -464,12 +523,6 @@ class LearnedOpt(CoupledOptimizer):
                 offsets[k] = offset
         if keeps_offset:
             self.assign(self._offset, layout.flatten(offsets))
-        for name, variable in self._state_variables.items():
-            if name not in written:
-                self.assign(variable, ops.cast(new[name], variable.dtype))
-        if feels is not None:
-            self.assign(self._felt, feels)
-        self.assign_add(self.skipped_steps, ops.cast(ops.logical_not(finite), "int32"))
 
     def _moved(
         self, variable: keras.Variable, weight: Any | None, rate: Any, moves: Any, moving: Any,
