@@ -9,7 +9,9 @@ from typing import Any
 
 from keras import ops
 
+from hrnn_opt.networks import in_place
 from hrnn_opt.networks.functions import asinh
+from hrnn_opt.places import backend
 from hrnn_opt.places.layout import Layout, block_sums
 
 # Squares of larger gradients overflow 32-bit floats.
@@ -29,6 +31,13 @@ def decay(steps: Any, limit: Any) -> Any:
     return ops.minimum(steps / (steps + 1.0), limit)
 
 
+def running(kept: Any, old: Any, new: Any) -> Any:
+    """kept * old + (1 - kept) * new: a running mean with what is new."""
+    if backend.overwrites():
+        return in_place.running(kept, old, new)
+    return kept * old + (1.0 - kept) * new
+
+
 def tensor_mean_square(layout: Layout, old: Any, gradient: Any, kept: Any) -> Any:
     """(..., K) the mean over each tensor of running mean squares whose decay its entries share.
 
@@ -39,7 +48,7 @@ def tensor_mean_square(layout: Layout, old: Any, gradient: Any, kept: Any) -> An
         kept: (..., K) the decay.
     """
     newest = layout.mean_of_blocks(block_sums(ops.square(gradient), layout.used_lanes))
-    return kept * old + (1.0 - kept) * newest
+    return running(kept, old, newest)
 
 
 def shrinkage(steps: Any, log_late: Any, log_early: Any) -> Any:

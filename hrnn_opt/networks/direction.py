@@ -16,7 +16,9 @@ from keras import ops
 from hrnn_opt.checks import Config
 from hrnn_opt.interface import Field, LearnedOptimizer, Seen, State, Step
 from hrnn_opt.networks import accumulators
+from hrnn_opt.places import backend
 from hrnn_opt.places.layout import Layout, block_sums
+from hrnn_opt.places.sweep import Moved, hold, sweep
 from hrnn_opt.registry import register
 
 # Before meta-training. The decays are those that `default` had of old; the shrinkage is that of
@@ -64,26 +66,45 @@ class Direction(LearnedOptimizer):
         return {"average": Field(), "mean_square": Field(), "tensor_steps": of_tensor,
                 "tensor_mean_square": of_tensor}
 
-    def advance(
-        self, layout: Layout, state: State, seen: Seen, active: Any | None
+    def compile_step(self) -> None:
+        if keras.backend.backend() == "torch":
+            self._move = backend.torch_program(self._move)
+
+    def step(
+        self, layout: Layout, state: State, seen: Seen, active: Any | None = None,
+        taken: Any | None = None,
     ) -> tuple[State, Step]:
+        """One step; arguments and results as in `LearnedOptimizer.step`."""
         gradient, steps = accumulators.clipped(seen.gradient), state["tensor_steps"]
-        b = accumulators.decay(steps, ops.sigmoid(self.average_logit))
-        c = accumulators.decay(steps, ops.sigmoid(self.scale_logit))
+        decays = accumulators.decay(steps, ops.stack([
+            ops.sigmoid(self.average_logit), ops.sigmoid(self.scale_logit)])[
+                (...,) + (None,) * len(steps.shape)])
         of_tensor = accumulators.tensor_mean_square(
-            layout, state["tensor_mean_square"], gradient, c)
+            layout, state["tensor_mean_square"], gradient, decays[1])
         floor = of_tensor * accumulators.shrinkage(
             steps, self.log_shrinkage, self.log_early_shrinkage)
-        b, c, floor = layout.to_lanes(b), layout.to_lanes(c), layout.to_lanes(floor)
-        average = b * ops.cast(state["average"], "float32") + (1.0 - b) * gradient
-        mean_square = c * ops.cast(state["mean_square"], "float32") + (1.0 - c) * ops.square(
-            gradient)
+        moved = sweep(
+            self._move, layout, {name: state[name] for name in ("average", "mean_square")},
+            (gradient, layout.to_lanes(decays), layout.to_lanes(floor)),
+            rows=1, sums=(1,), active=active, taken=taken, light=True)
+        step = Step(
+            moved.rows[0], squares=moved.sums[0][0],
+            metric=ops.cast(moved.state["mean_square"], "float32"))
+        upper = {"tensor_steps": steps + 1.0, "tensor_mean_square": of_tensor}
+        return self.settled(layout, state, upper, step, active, taken, held=moved.state)
+
+    def _move(self, state: State, given: list[Any], used_lanes: Any, moves: Any | None) -> Moved:
+        """What is kept of each parameter, of all blocks or some."""
+        gradient, decays, floor = given
+        old = state["average"], state["mean_square"]
+        average, mean_square = (
+            hold(moves, accumulators.running(kept, before, new), before)
+            for kept, before, new in zip(
+                ops.unstack(decays, 2), old, (gradient, ops.square(gradient))))
         update = accumulators.scaled(average, mean_square, floor)
-        return {
-            "average": average, "mean_square": mean_square, "tensor_steps": steps + 1.0,
-            "tensor_mean_square": of_tensor,
-        }, Step(update, squares=block_sums(ops.square(update), layout.used_lanes),
-                metric=mean_square)
+        return Moved(
+            {"average": average, "mean_square": mean_square}, [update],
+            [ops.expand_dims(block_sums(ops.square(update), used_lanes), 0)])
 
     def describe(self, state, shape):
         return {"log learning rate": np.zeros(state["average"].shape, "float32")}

@@ -216,11 +216,11 @@ class EquivariantRNN(LearnedOptimizer):
         gradient, bias, decays, means = given
         of_tensor, floor = ops.unstack(means, 2)
         averages = hold(
-            moves, decays[:scales] * state["averages"] + (1.0 - decays[:scales]) * gradient,
+            moves, accumulators.running(decays[:scales], state["averages"], gradient),
             state["averages"])
-        kept = decays[scales]
         mean_square = hold(
-            moves, kept * state["mean_square"] + (1.0 - kept) * ops.square(gradient),
+            moves, accumulators.running(
+                decays[scales], state["mean_square"], ops.square(gradient)),
             state["mean_square"])
         m = accumulators.scaled(averages, mean_square, floor)
         # Where no gradient has been there is nothing to compare.
@@ -231,10 +231,11 @@ class EquivariantRNN(LearnedOptimizer):
         hidden = hold(moves, self.parameter_rnn(x, state["hidden"], bias), state["hidden"])
         read = state["hidden"] if self.config.delayed_gates else hidden
         weights = affine(self.gates, read) + _over_features(self.shortcut, gradient)
-        update = sum(ops.unstack(weights * m, scales))
+        update, *others = ops.unstack(weights * m, scales)
+        update = sum(others, start=update)
         return Moved(
             {"hidden": hidden, "averages": averages, "mean_square": mean_square}, [update],
-            [block_sums(ops.concatenate([hidden, x]), used_lanes),
+            [ops.concatenate([block_sums(hidden, used_lanes), block_sums(x, used_lanes)]),
              block_sums(ops.expand_dims(ops.square(update), 0), used_lanes)])
 
     def _parameter_bias(self, layout: Layout, state: State) -> Any:

@@ -43,6 +43,32 @@ def is_seen(condition: Any) -> bool:
             and bool(condition))
 
 
+def all_finite(x: Any) -> Any:
+    """() boolean: whether all numbers of a tensor are finite."""
+    if keras.backend.backend() == "torch":
+        # Both are NaN if one number is. In one pass, where `isfinite` takes five.
+        return ops.logical_and(*map(ops.isfinite, x.aminmax()))
+    return ops.all(ops.isfinite(x))
+
+
+def largest_size(x: Any) -> Any:
+    """(..., 1, 1) the largest size of a number in a (..., B, L) buffer."""
+    if overwrites() and len(x.shape) == 2:
+        least, most = x.aminmax()
+        return ops.reshape(ops.maximum(most, -least), (1, 1))
+    return ops.max(ops.abs(x), axis=(-2, -1), keepdims=True)
+
+
+def overwrites() -> bool:
+    """Whether what is computed may be written over what is done with, as it is computed: operation
+    by operation on PyTorch, where nothing is recorded for a derivative."""
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 def compiled_by_xla() -> bool:
     """Whether something is being traced for XLA: on JAX inside of `jit`, on TensorFlow if the
     function around it has `jit_compile`, as Keras's training step has where the model allows it.

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from hrnn_opt.places import backend
+
 # What one more block costs, in parameters: the per-block part of sums and broadcasts.
 _BLOCK_COST = 8
 _MOST_LANES = 4096
@@ -98,7 +100,12 @@ class Layout:
                 flat = ops.cast(flat, dtype)
             blocks = self._block_slice(k)
             pad = (blocks.stop - blocks.start) * self.lanes - int(self.sizes[k])
-            pieces.append(ops.pad(flat, (*((0, 0),) * len(models), (0, pad))) if pad else flat)
+            if pad and self.tensors <= _FEW_TENSORS:
+                flat = ops.pad(flat, (*((0, 0),) * len(models), (0, pad)))
+            pieces.append(flat)
+            if pad and self.tensors > _FEW_TENSORS:
+                # XLA compiles a program for each pad, and one for all that is put together.
+                pieces.append(ops.zeros((*models, pad), dtype=flat.dtype))
         joined = ops.concatenate(pieces, axis=-1) if len(pieces) > 1 else pieces[0]
         return ops.reshape(joined, (*models, self.blocks, self.lanes))
 
@@ -177,5 +184,6 @@ def block_sums(x: Any, used_lanes: Any | None) -> Any:
     """
     if used_lanes is not None:
         used = ops.less(np.arange(x.shape[-1], dtype="int32"), ops.expand_dims(used_lanes, -1))
-        x = ops.where(used, x, 0.0)
+        # PyTorch selects ten times as slowly as it multiplies; the padding is finite.
+        x = x * ops.cast(used, x.dtype) if backend.overwrites() else ops.where(used, x, 0.0)
     return ops.sum(x, axis=-1)

@@ -18,7 +18,10 @@ from hrnn_opt.places.layout import Layout
 # Parameters of a model that are moved at a time: as many as what is computed of them on the way
 # fits into a processor's cache; on an accelerator, as many as keep it busy; and operation by
 # operation, as many as make what it takes to call one small.
-_AT_ONCE = {"cpu": 2**14, "accelerator": 2**20, "eager": 2**15}
+_AT_ONCE = {"cpu": 2**15, "accelerator": 2**20, "eager": 2**15}
+# So many times as many, operation by operation, where there is little work for each. PyTorch shares
+# out operations on more than 2^15 numbers among threads.
+_IF_LIGHT = 4
 
 
 class Moved(NamedTuple):
@@ -56,6 +59,7 @@ def hold(moves: Any | None, new: Any, old: Any) -> Any:
 def sweep(
     move: Move, layout: Layout, state: Mapping[str, Any], given: Sequence[Any], rows: int,
     sums: Sequence[int], active: Any | None = None, taken: Any | None = None,
+    light: bool = False,
 ) -> Moved:
     """Move all blocks.
 
@@ -71,6 +75,8 @@ def sweep(
         active: (K,) booleans: the tensors that are moved; None: all.
         taken: () boolean: whether anything is moved. The old state may then be overwritten by the
             new one, on PyTorch.
+        light: a move is little work for each number, and is best done of many at a time: compiled
+            by XLA, of all.
 
     Returns:
         The new state, in the types of the old one, and the rest.
@@ -78,9 +84,10 @@ def sweep(
     state = dict(state)
     lanes = None if active is None else layout.to_lanes(ops.convert_to_tensor(active, "bool"))
     models = len(given[0].shape) > 2
-    if _in_pieces(given[0]):
-        return _moved_in_pieces(move, layout, state, given, rows, sums, lanes, taken)
-    if taken is not None and not models and _in_turn(layout):
+    if _in_pieces(given[0], light):
+        return _moved_in_pieces(
+            move, layout, state, given, rows, sums, lanes, taken, _eager_size(light))
+    if not light and taken is not None and not models and _in_turn(layout):
         return _moved_in_turn(move, layout, state, given, rows, sums, lanes, taken)
     moved = _moved(move, state, given, layout.used_lanes, lanes)
     if taken is not None:
@@ -118,14 +125,18 @@ def _in_turn(layout: Layout) -> bool:
         and layout.blocks * layout.lanes > _at_once())
 
 
-def _in_pieces(buffer: Any) -> bool:
+def _eager_size(light: bool) -> int:
+    return _AT_ONCE["eager"] * (_IF_LIGHT if light else 1)
+
+
+def _in_pieces(buffer: Any, light: bool) -> bool:
     """Whether a step works through the blocks in pieces: on PyTorch, where Keras runs it operation
     by operation."""
     if keras.backend.backend() != "torch" or len(buffer.shape) > 2:
         return False
     import torch
 
-    return (buffer.shape[-2] * buffer.shape[-1] > _AT_ONCE["eager"]
+    return (buffer.shape[-2] * buffer.shape[-1] > _eager_size(light)
             and buffer.device.type == "cpu" and not torch.compiler.is_compiling())
 
 
@@ -183,7 +194,7 @@ def _moved_in_turn(
 
 def _moved_in_pieces(
     move: Move, layout: Layout, state: dict[str, Any], given: Sequence[Any], rows: int,
-    sums: Sequence[int], active: Any, taken: Any | None,
+    sums: Sequence[int], active: Any, taken: Any | None, at_once: int,
 ) -> Moved:
     """As `_moved`, some blocks after the others. The new state is written over the old one where
     the caller says whether the step is `taken`, and nothing is written if it is not; else it is a
@@ -193,9 +204,10 @@ def _moved_in_pieces(
     if used_lanes is not None:
         used_lanes = ops.convert_to_tensor(used_lanes)
     blocks, lanes = layout.blocks, layout.lanes
-    size = max(1, _AT_ONCE["eager"] // lanes)
-    of_rows = [ops.zeros((blocks, lanes)) for _ in range(rows)]
-    of_sums = [ops.zeros((features, blocks)) for features in sums]
+    size = max(1, at_once // lanes)
+    # Not zeros: every number of them is written.
+    of_rows = [ops.empty((blocks, lanes), dtype="float32") for _ in range(rows)]
+    of_sums = [ops.empty((features, blocks), dtype="float32") for features in sums]
     for first in range(0, blocks, size):
         def some(x: Any, first: int = first) -> Any:
             whole = x is None or x.shape[-2] == 1
@@ -212,3 +224,30 @@ def _moved_in_pieces(
         for whole, part in zip(of_sums, moved.sums):
             whole[:, first : first + size] = part
     return Moved(after, of_rows, of_sums)
+
+
+def entrywise(
+    function: Callable[..., tuple[Any | None, ...]], array: Any, *others: Any | None
+) -> tuple[Any | None, ...]:
+    """`function(array, *others)`, where each number of what it gives is made of those in the same
+    place; on PyTorch, operation by operation, some numbers after others.
+
+    Args:
+        function: gives arrays of that shape, or None.
+        array, others: of one shape, or None.
+    """
+    eager = backend.overwrites() and array.device.type == "cpu"
+    if not eager or array.numel() <= _eager_size(light=True):
+        return function(array, *others)
+    flat = [None if x is None else ops.reshape(x, (-1,)) for x in (array, *others)]
+    found: list[Any | None] = []
+    size = _eager_size(light=True)
+    for first in range(0, array.numel(), size):
+        here = slice(first, first + size)
+        parts = function(*(None if x is None else x[here] for x in flat))
+        if not first:
+            found = [None if x is None else x.new_empty(array.numel()) for x in parts]
+        for whole, part in zip(found, parts):
+            if whole is not None:
+                whole[here] = part
+    return tuple(None if x is None else ops.reshape(x, array.shape) for x in found)

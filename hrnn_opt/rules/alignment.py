@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
 from hrnn_opt.checks import Config, check
-from hrnn_opt.interface import Field, Seen, Step
+from hrnn_opt.interface import Field, Seen, State, Step
+from hrnn_opt.places import backend
 from hrnn_opt.places.layout import Layout, block_sums
+from hrnn_opt.places.sweep import Moved, sweep
 from hrnn_opt.registry import register
 from hrnn_opt.rules.chain import Rule
 
@@ -128,19 +131,17 @@ class Alignment(Rule):
         if active is not None:
             offset = ops.where(layout.to_lanes(active), offset, 0.0)
         # Squares of what is far from 1 leave 32 bits.
-        largest = ops.max(ops.abs(seen.gradient), axis=(-2, -1), keepdims=True)
-        scaled, way = seen.gradient / ops.where(largest > 0, largest, 1.0), offset
-        pairs = [(scaled, way), (scaled, scaled), (way, way)]
-        if step.metric is not None:
-            root = ops.sqrt(ops.sqrt(ops.maximum(step.metric, _SMALLEST_MEAN_SQUARE)))
-            scaled, way = scaled / root, way * root
-            pairs = [(scaled, way), (scaled, scaled), (way, way), (root, root)]
-        product, *squares = (
-            ops.sum(block_sums(a * b, layout.used_lanes), axis=-1) for a, b in pairs)
+        largest = backend.largest_size(seen.gradient)
+        guarded = self.config.guarded and step.metric is not None
+        sums = sweep(
+            partial(_products, guarded=guarded), layout, {},
+            (seen.gradient, offset, step.metric, ops.where(largest > 0, largest, 1.0)),
+            rows=0, sums=(3 + guarded,), light=True).sums[0]
+        product, *squares = ops.unstack(ops.sum(sums, axis=-1), 3 + guarded)
         norms = squares[0] * squares[1]
         known = norms > 0
         size = ops.ones_like(product)
-        if step.metric is not None:
+        if guarded:
             size = ops.square(largest[..., 0, 0]) * squares[0] / squares[2]
         return product * ops.rsqrt(ops.where(known, norms, 1.0)), size, known
 
@@ -150,3 +151,21 @@ class Alignment(Rule):
         if "log learning rate" in found:
             found["log learning rate"] = found["log learning rate"] + state["log_step_size"]
         return found
+
+
+def _products(
+    state: State, given: list[Any], used_lanes: Any, moves: Any | None, *, guarded: bool
+) -> Moved:
+    """The three products of which the cosine is made, of all blocks or some, and with `guarded` the
+    sum of the metric. Neither vector is made in the metric, the root of a root, which the first
+    product does without."""
+    gradient, way, metric, largest = given
+    scaled = gradient / largest
+    near, far, sums = scaled, way, []
+    if metric is not None:
+        root = ops.sqrt(ops.maximum(metric, _SMALLEST_MEAN_SQUARE))
+        near, far = scaled / root, way * root
+        sums = [block_sums(root, used_lanes)] if guarded else []
+    products = [
+        block_sums(a * b, used_lanes) for a, b in ((scaled, way), (near, scaled), (far, way))]
+    return Moved({}, [], [ops.stack(products + sums)])

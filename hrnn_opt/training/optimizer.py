@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import warnings
 from collections.abc import Sequence
@@ -14,9 +15,10 @@ from keras import ops
 from hrnn_opt.checks import is_number, require
 from hrnn_opt.files import resolve as resolve_lib
 from hrnn_opt.files import weights as weights_lib
-from hrnn_opt.interface import NetworkConfig, Seen, State, sized
+from hrnn_opt.interface import NetworkConfig, Seen, State, Step, sized
 from hrnn_opt.places import backend
 from hrnn_opt.places.sharding import layout_of
+from hrnn_opt.places.sweep import entrywise
 from hrnn_opt.registry import kinds
 from hrnn_opt.training import surroundings
 from hrnn_opt.training.coupled import CoupledOptimizer
@@ -415,7 +417,7 @@ class LearnedOpt(CoupledOptimizer):
         gradient = layout.flatten([
             _narrow(given[i][0]) if i in given else ops.zeros(shape)
             for i, shape in zip(self._members, layout.shapes)])
-        finite = ops.all(ops.isfinite(gradient))
+        finite = backend.all_finite(gradient)
         if "loss" in self._needs:
             finite = ops.logical_and(finite, ops.isfinite(loss))
         active, taken = self._active(gradient, present), finite
@@ -435,56 +437,140 @@ class LearnedOpt(CoupledOptimizer):
             if field.of_moves:
                 new[name] = ops.where(moving, new[name], old[name])
         taken = ops.logical_and(taken, moving)
+        # Where the new state was written over the old one there is nothing to assign.
+        written = {name for name in self._fields if new[name] is old[name]}
         # Eagerly, what is no longer needed would only be in the way.
         del gradient, old
 
-        updates = layout.unflatten(step.update)
-        felt = None if feels is None else layout.unflatten(feels)
-        aheads = None if step.ahead is None else layout.unflatten(step.ahead)
-        keeps_offset = self._iterates.keeps_offset
-        offsets = layout.unflatten(self._offset) if keeps_offset else []
-        for k in np.flatnonzero(present):
-            variable, offset, ahead = given[self._members[k]][1], None, None
-            start = _at_least_32_bits(variable)
-            if keeps_offset:
-                offset = ops.cast(offsets[k], start.dtype)
-                start = start + offset
-            update = ops.cast(rate * updates[k], start.dtype)
-            if aheads is not None:
-                ahead = ops.cast(rate * aheads[k], start.dtype)
-            moves = taken
-            if self._holds and active is not None:
-                moves = ops.logical_and(taken, active[k])
-            if felt is not None:
-                moves = ops.logical_and(moves, felt[k])
-            if self.weight_decay is not None and self._use_weight_decay(variable):
-                if self._holds:
-                    # What is held moves by its decay alone.
-                    update = ops.where(moves, update, 0.0)
-                    ahead = None if ahead is None else ops.where(moves, ahead, offset)
-                    moves = moving
-                decay = start * ops.cast(rate * self.weight_decay, start.dtype)
-                if self._iterates.decays_update:
-                    update = update + decay
-                else:
-                    start = start - decay
-            weight = None if step.weight is None else ops.cast(step.weight, start.dtype)
-            moved, location = self._iterates.move(start, offset, update, ahead, weight)
-            if keeps_offset:
-                moved, location = _constrained(variable, moved), _constrained(variable, location)
-            location = ops.cast(location, variable.dtype)
-            if keeps_offset:
-                offsets[k] = ops.where(
-                    moves, ops.cast(moved - ops.cast(location, moved.dtype), "float32"),
-                    offsets[k])
-            self.assign(variable, ops.where(moves, location, ops.convert_to_tensor(variable)))
-        if keeps_offset:
-            self.assign(self._offset, layout.flatten(offsets))
+        if self._alike([given[i][1] if i in given else None for i in self._members]):
+            self._move_together([given[i][1] for i in self._members], step, rate, active, taken,
+                                moving, feels)
+        else:
+            self._move_each(given, step, rate, active, taken, moving, feels)
         for name, variable in self._state_variables.items():
-            self.assign(variable, ops.cast(new[name], variable.dtype))
+            if name not in written:
+                self.assign(variable, ops.cast(new[name], variable.dtype))
         if feels is not None:
             self.assign(self._felt, feels)
         self.assign_add(self.skipped_steps, ops.cast(ops.logical_not(finite), "int32"))
+
+    def _alike(self, variables: Sequence[keras.Variable | None]) -> bool:
+        """Whether what is done to the variables is the same for all, number by number, so that it
+        can be done to all in one buffer. What XLA makes of many variables takes longer to compile;
+        PyTorch would only copy them into one."""
+        return (
+            keras.backend.backend() != "torch" and len(variables) > 1
+            and self.weight_decay is None and self._layout.sharding(2) is None
+            and all(
+                variable is not None and getattr(variable, "constraint", None) is None
+                and keras.backend.standardize_dtype(variable.dtype) == "float32"
+                for variable in variables))
+
+    def _move_together(
+        self, variables: Sequence[keras.Variable], step: Step, rate: Any, active: Any | None,
+        taken: Any, moving: Any, feels: Any | None,
+    ) -> None:
+        """Move variables that are `_alike`; arguments as in `_move_each`."""
+        layout, moves = self._layout, taken
+        if self._holds and active is not None:
+            moves = ops.logical_and(taken, layout.to_lanes(active))
+        offset = ops.convert_to_tensor(self._offset) if self._iterates.keeps_offset else None
+        location, offset = self._moved(
+            variables[0], step.weight, rate, moves, moving,
+            layout.flatten([ops.convert_to_tensor(variable) for variable in variables]),
+            step.update, step.ahead, offset, feels)
+        for variable, value in zip(variables, layout.unflatten(location)):
+            self.assign(variable, value)
+        if offset is not None:
+            self.assign(self._offset, offset)
+
+    def _move_each(
+        self, given: dict[int, tuple[Any, keras.Variable]], step: Step, rate: Any,
+        active: Any | None, taken: Any, moving: Any, feels: Any | None,
+    ) -> None:
+        """Move the variables that have a gradient.
+
+        Args:
+            given: by position, their gradients and they.
+            step: of all tensors, sized.
+            rate: () learning rate.
+            active: (K,) booleans, the tensors that take part; None: all.
+            taken: () boolean: whether the step is taken.
+            moving: () boolean: whether anything moves at all.
+            feels: (B, L) booleans, the entries that are moved; None: all.
+        """
+        layout, keeps_offset = self._layout, self._iterates.keeps_offset
+        updates = layout.unflatten(step.update)
+        felt = None if feels is None else layout.unflatten(feels)
+        aheads = None if step.ahead is None else layout.unflatten(step.ahead)
+        offsets = layout.unflatten(self._offset) if keeps_offset else []
+        for k, member in enumerate(self._members):
+            if member not in given:
+                continue
+            variable, moves = given[member][1], taken
+            if self._holds and active is not None:
+                moves = ops.logical_and(taken, active[k])
+            move = functools.partial(self._moved, variable, step.weight, rate, moves, moving)
+            arrays = (
+                ops.convert_to_tensor(variable), updates[k],
+                None if aheads is None else aheads[k], offsets[k] if keeps_offset else None,
+                None if felt is None else felt[k])
+            # A constraint looks at all of a tensor.
+            whole = getattr(variable, "constraint", None) is not None
+            location, offset = move(*arrays) if whole else entrywise(move, *arrays)
+            self.assign(variable, location)
+            if keeps_offset:
+                offsets[k] = offset
+        if keeps_offset:
+            self.assign(self._offset, layout.flatten(offsets))
+
+    def _moved(
+        self, variable: keras.Variable, weight: Any | None, rate: Any, moves: Any, moving: Any,
+        value: Any, update: Any, ahead: Any | None, offset: Any | None, felt: Any | None,
+    ) -> tuple[Any, Any | None]:
+        """What a tensor holds after a step, or some of its entries do.
+
+        Args:
+            variable: the tensor.
+            weight: of the step.
+            rate: () learning rate.
+            moves: () boolean: whether the tensor takes the step.
+            moving: () boolean: whether anything moves at all.
+            value, update, ahead, offset: before the step, and of it, in one shape.
+            felt: booleans, which entries are moved; None: all.
+
+        Returns:
+            The new value, and the new offset; None without one.
+        """
+        before, start = offset, _at_least_32_bits(value)
+        if offset is not None:
+            offset = ops.cast(offset, start.dtype)
+            start = start + offset
+        update = ops.cast(rate * update, start.dtype)
+        if ahead is not None:
+            ahead = ops.cast(rate * ahead, start.dtype)
+        if felt is not None:
+            moves = ops.logical_and(moves, felt)
+        if self.weight_decay is not None and self._use_weight_decay(variable):
+            if self._holds:
+                # What is held moves by its decay alone.
+                update = _chosen(moves, update, 0.0)
+                ahead = None if ahead is None else _chosen(moves, ahead, offset)
+                moves = moving
+            decay = start * ops.cast(rate * self.weight_decay, start.dtype)
+            if self._iterates.decays_update:
+                update = update + decay
+            else:
+                start = start - decay
+        weight = None if weight is None else ops.cast(weight, start.dtype)
+        moved, location = self._iterates.move(start, offset, update, ahead, weight)
+        if offset is not None:
+            moved, location = _constrained(variable, moved), _constrained(variable, location)
+        location = ops.cast(location, value.dtype)
+        if offset is not None:
+            offset = _chosen(
+                moves, ops.cast(moved - ops.cast(location, moved.dtype), "float32"), before)
+        return _chosen(moves, location, value), offset
 
     def _active(self, gradient: Any, present: np.ndarray) -> Any | None:
         """(K,) which tensors take part in this step; None for all."""
@@ -715,6 +801,13 @@ class HierarchicalLOpt(LearnedOpt):
 
 def _constant(value: np.ndarray) -> Any:
     return lambda shape, dtype=None: ops.convert_to_tensor(value, dtype)
+
+
+def _chosen(condition: Any, new: Any, old: Any) -> Any:
+    """New numbers where the condition holds, else the old ones."""
+    if len(condition.shape) == 0 and backend.is_seen(condition):
+        return new
+    return ops.where(condition, new, old)
 
 
 def _constrained(variable: keras.Variable, value: Any) -> Any:

@@ -13,7 +13,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from hrnn_opt.networks import in_place
 from hrnn_opt.networks.functions import affine
+from hrnn_opt.places import backend
 
 Initializer = Callable[..., Any]
 
@@ -69,6 +71,8 @@ class BiasGRU(keras.layers.Layer):
         bias = ops.reshape(bias, (-1,) + (1,) * (len(hidden.shape) - 1))
         if injected is not None:
             bias = bias + injected
+        if backend.overwrites():
+            return in_place.gru(gates, candidate, bias, x, hidden)
         # What x contributes to all three is one product.
         from_x = affine(ops.concatenate([gates[:n], candidate[:n]], axis=1), x) + bias
         reset_update = ops.sigmoid(from_x[: 2 * m] + affine(gates[n:], hidden))
