@@ -21,8 +21,7 @@ def test_a_short_log_axis_has_plain_numbers(tmp_path, high, labels):
 
 
 def test_a_label_of_what_is_below_a_log_axis_is_at_its_bottom():
-    figure, axes = pictures.panels(1, 1)
-    axis = axes[0, 0]
+    axis = pictures.panels(1, 1)[1][0, 0]
     axis.plot([1, 2], [1e-3, 1.0])
     axis.set(yscale="log", ylim=(1e-3, 1.0))
     pictures.labels(axis, ["some", "none", "all"], 2, np.array([0.1, 0.0, 1.0]), ["k"] * 3)
