@@ -242,6 +242,12 @@ def model_of(form, state, j):
     return {name: np.take(value, j, fields[name].models_axis) for name, value in state.items()}
 
 
+# Sums over three models may round otherwise than over one, and VeLO's network in turned axes
+# multiplies that by some hundred: 1.08e-5 was seen on one kind of processor. What one model would
+# see of another is larger by far.
+BESIDE = 2e-5
+
+
 @every_form
 def test_models_side_by_side_do_not_see_each_other(form):
     step = step_of(form, LAYOUT)
@@ -254,11 +260,11 @@ def test_models_side_by_side_do_not_see_each_other(form):
             given = seen(form, LAYOUT, k, (3,))
             state, move = step(
                 state, type(given)(*(None if x is None else x[j] for x in given)), ACTIVE, yes())
-        assert_same(model_of(form, together, j), numpy(state), 1e-5)
+        assert_same(model_of(form, together, j), numpy(state), BESIDE)
         alone = of_parameters(LAYOUT, move)
         # Some of what a step says is of the model, and the same for all.
         assert_same({name: value[j] if value.ndim > alone[name].ndim else value
-                     for name, value in moves.items()}, alone, 1e-5)
+                     for name, value in moves.items()}, alone, BESIDE)
 
 
 @pytest.mark.jax_only
