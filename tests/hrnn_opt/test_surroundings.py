@@ -17,11 +17,12 @@ STEPS = 6
 def network(kind=VeLO):
     config = VeLOConfig(units=8, bank=4) if kind is VeLO else CeloConfig(units=8)
     made = kind(config)
-    # Steps that are seen, whose size the loss matters for.
+    # Steps that are seen, whose size the loss matters for. VeLO's with more noise grow without
+    # bounds, and rounding with them.
     rng = np.random.default_rng(0)
     for name, variable in made.meta_parameters.items():
-        noise = rng.normal(0, 1.0 if name.startswith(("own", "lstm", "rate")) else 0.2,
-                           variable.shape)
+        large = kind is Celo and name.startswith(("own", "lstm", "rate"))
+        noise = rng.normal(0, 1.0 if large else 0.2, variable.shape)
         variable.assign(np.asarray(ops.convert_to_numpy(variable) + noise, "float32"))
     return made
 
@@ -36,6 +37,13 @@ def trained_by_fit(optimizer, epochs=2, eagerly=EAGERLY, **arguments):
     x, y = data(24)
     ours.fit(x, y, batch_size=8, epochs=epochs, shuffle=False, verbose=0, **arguments)
     return ours
+
+
+def way_of(trained) -> np.ndarray:
+    """How far all weights are from where training starts. Some have hardly moved: sums cancel."""
+    return np.concatenate([
+        np.ravel(value - start) for value, start in zip(
+            values(trained.trainable_variables), values(model().trainable_variables))])
 
 
 def loss_means(optimizer) -> np.ndarray:
@@ -101,7 +109,8 @@ def test_fit_shows_the_loss_and_the_number_of_steps(kind):
     assert ours.optimizer.num_steps == STEPS
     assert int(ops.convert_to_numpy(ours.optimizer.state()["losses"])) == STEPS
     loop = in_a_loop(told := LearnedOpt(network(kind), num_steps=STEPS), given=True)
-    assert_close(values(ours.weights), values(loop.weights), 1e-4)
+    # What weights of about 1 are rounded to is a 3,000th of Celo's steps.
+    assert_close([way_of(ours)], [way_of(loop)], 1e-3)
     np.testing.assert_allclose(loss_means(ours.optimizer), loss_means(told), rtol=1e-4)
     # The loss matters.
     assert np.abs(loss_means(told)).min() > 0.1
@@ -110,7 +119,7 @@ def test_fit_shows_the_loss_and_the_number_of_steps(kind):
 def test_a_loop_may_pass_the_loss_through_scale_loss():
     through = in_a_loop(LearnedOpt(network(), num_steps=STEPS), given=False)
     given = in_a_loop(LearnedOpt(network(), num_steps=STEPS), given=True)
-    assert_close(values(through.weights), values(given.weights), 1e-5)
+    assert_close([way_of(through)], [way_of(given)], 1e-5)
 
 
 def test_what_fit_says_is_kept():
