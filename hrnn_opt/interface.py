@@ -20,6 +20,7 @@ from keras import ops
 
 from hrnn_opt import checks
 from hrnn_opt.iterates import Iterates, Plain
+from hrnn_opt.places import backend
 from hrnn_opt.places.layout import Layout
 
 State = dict[str, Any]
@@ -247,8 +248,10 @@ class LearnedOptimizer(keras.layers.Layer):
         return None
 
     def compile_step(self) -> None:
-        """Have PyTorch compile what takes the time of a step from now on. Nothing elsewhere, nor
-        for networks that have no such part."""
+        """Have PyTorch compile `_move`, which takes the time of a step, from now on. Nothing
+        elsewhere, nor for networks that have no such method."""
+        if keras.backend.backend() == "torch" and (move := getattr(self, "_move", None)):
+            self._move = backend.torch_program(move)
 
     # What all have.
 

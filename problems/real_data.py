@@ -22,6 +22,8 @@ from problems.registry import register
 FILE = pathlib.Path(__file__).parent / "data" / "small_real.npz"
 # Bytes of all arrays: four times what they have.
 _LARGEST = 4 * 2**20
+# Of letters as they are stored.
+BRIGHTEST_LETTER = 15
 
 
 @functools.cache
@@ -173,7 +175,7 @@ def _pictures() -> _Bank:
     digits = np.pad(_shade(stored["digits"], 16), ((0, 0), (margin, margin), (margin, margin)))
     return _bank(
         [digits[stored["digit_labels"] == digit] for digit in range(10)],
-        list(_shade(stored["letters"], 15)),
+        list(_shade(stored["letters"], BRIGHTEST_LETTER)),
         list(_shade(stored["photographs"], 63)),
     )
 
@@ -183,7 +185,7 @@ def _held_out_pictures() -> _Bank:
     stored = arrays()
     return _bank(
         [],
-        list(_shade(stored["held_out_letters"], 15)),
+        list(_shade(stored["held_out_letters"], BRIGHTEST_LETTER)),
         list(_shade(stored["held_out_photographs"], 63)),
     )
 

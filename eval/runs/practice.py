@@ -22,8 +22,6 @@ from hrnn_opt import refresh_statistics
 
 Shape = tuple[int, ...]
 _TEXT, _CHARACTERS = 32, 128
-# Of the letters as they are stored.
-_BRIGHTEST = 15
 
 
 # Data. What several tasks have is the same object, so that one pool of processes serves them, and
@@ -31,9 +29,9 @@ _BRIGHTEST = 15
 
 def _glyphs(name: str, fonts: slice, examples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Letters of the fonts in pixels of three by three, moved by up to two, in noise."""
-    from problems.real_data import arrays
+    from problems.real_data import BRIGHTEST_LETTER, arrays
 
-    tiles = arrays()[name][:, fonts].astype("float32") / _BRIGHTEST
+    tiles = arrays()[name][:, fonts].astype("float32") / BRIGHTEST_LETTER
     rng = np.random.default_rng(seed)
     classes = rng.integers(len(tiles), size=examples)
     found = np.kron(tiles[classes, rng.integers(tiles.shape[1], size=examples)], np.ones((3, 3)))

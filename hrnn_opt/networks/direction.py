@@ -16,7 +16,6 @@ from keras import ops
 from hrnn_opt.checks import Config
 from hrnn_opt.interface import Field, LearnedOptimizer, Seen, State, Step
 from hrnn_opt.networks import accumulators
-from hrnn_opt.places import backend
 from hrnn_opt.places.layout import Layout, block_sums
 from hrnn_opt.places.sweep import Moved, hold, sweep
 from hrnn_opt.registry import register
@@ -65,10 +64,6 @@ class Direction(LearnedOptimizer):
         of_tensor = Field("tensor", wide=True)
         return {"average": Field(), "mean_square": Field(), "tensor_steps": of_tensor,
                 "tensor_mean_square": of_tensor}
-
-    def compile_step(self) -> None:
-        if keras.backend.backend() == "torch":
-            self._move = backend.torch_program(self._move)
 
     def step(
         self, layout: Layout, state: State, seen: Seen, active: Any | None = None,

@@ -26,7 +26,6 @@ from hrnn_opt.networks import accumulators
 from hrnn_opt.networks.direction import START
 from hrnn_opt.networks.functions import affine
 from hrnn_opt.networks.hrnn.cells import GlobalRNN, ParameterRNN, TensorRNN
-from hrnn_opt.places import backend
 from hrnn_opt.places.layout import Layout, block_sums
 from hrnn_opt.places.sweep import Moved, hold, sweep
 from hrnn_opt.registry import register
@@ -167,10 +166,6 @@ class EquivariantRNN(LearnedOptimizer):
         c = self.config
         return {"hidden": Field(leading=(c.parameter_units,)),
                 "averages": Field(leading=(c.time_scales,)), "mean_square": Field()}
-
-    def compile_step(self) -> None:
-        if keras.backend.backend() == "torch":
-            self._move = backend.torch_program(self._move)
 
     def step(
         self, layout: Layout, state: State, seen: Seen, active: Any | None = None,

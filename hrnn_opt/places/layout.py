@@ -100,12 +100,13 @@ class Layout:
                 flat = ops.cast(flat, dtype)
             blocks = self._block_slice(k)
             pad = (blocks.stop - blocks.start) * self.lanes - int(self.sizes[k])
-            if pad and self.tensors <= _FEW_TENSORS:
-                flat = ops.pad(flat, (*((0, 0),) * len(models), (0, pad)))
-            pieces.append(flat)
-            if pad and self.tensors > _FEW_TENSORS:
+            if not pad:
+                pieces.append(flat)
+            elif self.tensors <= _FEW_TENSORS:
+                pieces.append(ops.pad(flat, (*((0, 0),) * len(models), (0, pad))))
+            else:
                 # XLA compiles a program for each pad, and one for all that is put together.
-                pieces.append(ops.zeros((*models, pad), dtype=flat.dtype))
+                pieces += [flat, ops.zeros((*models, pad), dtype=flat.dtype)]
         joined = ops.concatenate(pieces, axis=-1) if len(pieces) > 1 else pieces[0]
         return ops.reshape(joined, (*models, self.blocks, self.lanes))
 

@@ -26,7 +26,6 @@ from hrnn_opt.networks.functions import affine, asinh, roots, straight_through_c
 from hrnn_opt.networks.hrnn.cells import GlobalRNN, ParameterRNN, TensorRNN
 from hrnn_opt.networks.hrnn.config import HierarchicalRNNConfig
 from hrnn_opt.networks.hrnn.starts import controlled
-from hrnn_opt.places import backend
 from hrnn_opt.places.layout import Layout, block_sums
 from hrnn_opt.places.sweep import Moved, hold, sweep
 from hrnn_opt.registry import register
@@ -214,10 +213,6 @@ class HierarchicalRNN(LearnedOptimizer):
         return state
 
     # One step.
-
-    def compile_step(self) -> None:
-        if keras.backend.backend() == "torch":
-            self._move = backend.torch_program(self._move)
 
     def step(
         self, layout: Layout, state: State, seen: Seen, active: Any | None = None,
