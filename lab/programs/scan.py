@@ -29,46 +29,60 @@ def add_numbers(of: Any, start: Mapping[str, float]) -> None:
             name=name, shape=(), initializer=keras.initializers.Constant(value)))
 
 
-def losses(
+def family(network: Any, suite: str, number: int, steps: int, every: int, **options: Any) -> Family:
+    """One task as it is trained on, in runs of so many steps at a time and in all.
+
+    Args:
+        network: inside its rules.
+        suite, number: where the task is.
+        options: of `TrainConfig`.
+    """
+    return Family([list(problems.suite(suite))[number]], network, TrainConfig(
+        learning_rate=(8e-3, 8e-3), run_range=(steps, steps), unroll=every, objective_every=every,
+        **{"models": RUNS, **options}))
+
+
+def curves(
     network: Any, meta: Mapping[str, Any], suite: str, steps: int, numbers: Sequence[int],
-    variants: Mapping[str, tuple[float, Mapping[str, Any]]], schedule: str = "constant",
-    horizon: str = "unknown",
+    variants: Mapping[str, tuple[float, Mapping[str, Any]]], every: int = EVERY, **options: Any,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """For each task, by variant, log(f / f_0 + 1e-6) at the end of the same runs. A task compiles
-    once.
+    """For each task, by variant, log(f / f_0 + 1e-6) of the same runs, (steps / every, RUNS). A
+    task compiles once.
 
     Args:
         network: inside its rules.
         meta: its meta-parameters.
         suite, numbers: where the tasks are, and which they are.
-        steps: of a run, a multiple of 200.
+        steps: of a run, a multiple of `every`.
         variants: a factor of the learning rate, and the meta-parameters that are others.
-        schedule: of the learning rate.
-        horizon: what the optimizer is told of it, as in `TrainConfig`.
+        every: steps between points.
+        options: of `TrainConfig`.
     """
-    tasks = list(problems.suite(suite))
-    config = TrainConfig(
-        models=RUNS, learning_rate=(8e-3, 8e-3), learning_rate_schedule=schedule,
-        run_range=(steps, steps), unroll=EVERY, objective_every=EVERY, horizon=horizon)
     for number in numbers:
-        family = Family([tasks[number]], network, config)
+        task = family(network, suite, number, steps, every, **options)
 
-        def run(meta, runs, family=family):
-            runs, _ = jax.lax.scan(
-                lambda runs, _: (family.unroll(meta, runs, EVERY)[1], None), runs, None,
-                steps // EVERY)
-            return family.objective(runs.instance, runs.place) / runs.first_objective
+        def run(meta, runs, task=task):
+            def truncation(runs, _):
+                runs = task.unroll(meta, runs, every)[1]
+                return runs, task.objective(runs.instance, runs.place) / runs.first_objective
+
+            return jax.lax.scan(truncation, runs, None, steps // every)[1]
 
         draw, program = (
-            jax.jit(function, compiler_options=_QUICKLY) for function in (family.draw, run))
-        start = draw(jax.random.key(11))
-        ends = {}
+            jax.jit(function, compiler_options=_QUICKLY) for function in (task.draw, run))
+        start, found = draw(jax.random.key(11)), {}
         for name, (factor, changed) in variants.items():
-            found = np.asarray(program(
+            shares = np.asarray(program(
                 {**meta, **{key: jnp.float32(value) for key, value in changed.items()}},
                 start._replace(learning_rate=factor * start.learning_rate)))
-            ends[name] = np.log(np.where(np.isfinite(found), found, 1.0) + 1e-6)
-        yield ends
+            found[name] = np.log(np.where(np.isfinite(shares), shares, 1.0) + 1e-6)
+        yield found
+
+
+def losses(*arguments: Any, **options: Any) -> Iterator[dict[str, np.ndarray]]:
+    """The last points of `curves`, (RUNS,); arguments as there."""
+    for found in curves(*arguments, **options):
+        yield {name: curve[-1] for name, curve in found.items()}
 
 
 def show(ends: Sequence[Mapping[str, np.ndarray]], against: str) -> None:

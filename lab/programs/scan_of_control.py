@@ -32,7 +32,7 @@ def main(steps: int, numbers: list[int]) -> None:
         return scan.losses(
             weights.network(), weights.arrays, "small_real_valid", steps, numbers,
             {name: (factor, {f"alignment_{key}": value for key, value in changed.items()})
-             for name, (factor, changed) in variants.items()}, schedule)
+             for name, (factor, changed) in variants.items()}, learning_rate_schedule=schedule)
 
     pairs = zip(losses(VARIANTS, "constant"), losses(OF_COSINE, "cosine"))
     scan.show([{**constant, **cosine} for constant, cosine in pairs], "as it is")

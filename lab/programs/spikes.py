@@ -11,11 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import problems
+from lab.programs import scan
 from lab.programs.files import read
 from lab.programs.parts import of_rule
-from train.config import TrainConfig
-from train.tasks import Family
 
 RUNS, LINES = 6, 20
 
@@ -23,9 +21,7 @@ RUNS, LINES = 6, 20
 def main(path: str, suite: str, number: str, steps: str, numbers: str = "") -> None:
     """A line for each part of the runs."""
     weights, every = read(path), int(steps) // LINES
-    config = TrainConfig(models=RUNS, learning_rate=(8e-3, 8e-3), unroll=every,
-                         run_range=(int(steps), int(steps)), objective_every=every)
-    family = Family([list(problems.suite(suite))[int(number)]], weights.network(), config)
+    family = scan.family(weights.network(), suite, int(number), int(steps), every, models=RUNS)
     meta = {**weights.arrays, **(of_rule(()) if numbers == "rule" else {})}
     meta = {name: jnp.asarray(value, jnp.float32) for name, value in meta.items()}
     unroll = jax.jit(lambda runs: family.unroll(meta, runs, every)[1])
