@@ -243,14 +243,14 @@ def model_of(form, state, j):
 
 
 # Sums over three models may round otherwise than over one, and VeLO's network in turned axes
-# multiplies that by some hundred: 1.08e-5 was seen on one kind of processor. What one model would
-# see of another is larger by far.
-BESIDE = 2e-5
+# multiplies that by some hundred: 1.08e-5 was seen on one kind of processor, before and after the
+# last change to what it calls. What one model would see of another is larger by far.
+BESIDE = {"all rules of velo": 2e-5}
 
 
 @every_form
 def test_models_side_by_side_do_not_see_each_other(form):
-    step = step_of(form, LAYOUT)
+    step, tolerance = step_of(form, LAYOUT), BESIDE.get(form, 1e-5)
     together, moves = three_models(form, step)
     for j in range(3):
         state = {
@@ -260,11 +260,11 @@ def test_models_side_by_side_do_not_see_each_other(form):
             given = seen(form, LAYOUT, k, (3,))
             state, move = step(
                 state, type(given)(*(None if x is None else x[j] for x in given)), ACTIVE, yes())
-        assert_same(model_of(form, together, j), numpy(state), BESIDE)
+        assert_same(model_of(form, together, j), numpy(state), tolerance)
         alone = of_parameters(LAYOUT, move)
         # Some of what a step says is of the model, and the same for all.
         assert_same({name: value[j] if value.ndim > alone[name].ndim else value
-                     for name, value in moves.items()}, alone, BESIDE)
+                     for name, value in moves.items()}, alone, tolerance)
 
 
 @pytest.mark.jax_only

@@ -17,12 +17,11 @@ NOISY = problems.FullyConnected(64, 10, (32,), data=Digits(), samples=1500, batc
 
 
 @functools.cache
-def _trained(problem: problems.Problem, control: bool, rates: tuple[float, ...], steps: int = 1000,
-             guarded: bool = False):
+def _trained(problem: problems.Problem, control: bool, rates: tuple[float, ...], steps: int = 1000):
     """(M,) losses relative to the start, and rates after so many steps, of runs from these rates
     that are alike in all else."""
     core = Rescaling(Direction())
-    network = Averaging(Alignment(core, guarded=guarded) if control else core)
+    network = Averaging(Alignment(core) if control else core)
     config = TrainConfig(models=len(rates), unroll=steps, objective_every=steps)
     family = Family([problem], network, config)
     tasks = jax.jit(family.draw)(jax.random.key(0))
