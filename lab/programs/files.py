@@ -1,9 +1,7 @@
 """Log ratios of the losses by files of weights, whatever their networks, to those by the rule:
-`KERAS_BACKEND=jax python -m lab.programs.files SUITE STEPS TASK,TASK,... RUNS FILE...`. A file that
-is named with `+delayed` has its gates read the state from before the gradient.
+`KERAS_BACKEND=jax python -m lab.programs.files SUITE STEPS TASK,TASK,... RUNS FILE...`.
 """
 
-import dataclasses
 import sys
 
 import numpy as np
@@ -13,17 +11,6 @@ from hrnn_opt import Pretrained
 from lab.programs import scan
 from lab.programs.parts import of_rule
 
-DELAYED = "+delayed"
-
-
-def read(name: str) -> Pretrained:
-    """The weights, as they are or with delayed gates."""
-    weights = Pretrained.load(name.removesuffix(DELAYED))
-    if not name.endswith(DELAYED):
-        return weights
-    core = dataclasses.replace(weights.config.core, delayed_gates=True)
-    return dataclasses.replace(weights, config=dataclasses.replace(weights.config, core=core))
-
 
 def main(suite: str, steps: str, numbers: str, runs: str, *files: str) -> None:
     """A row for each file."""
@@ -31,7 +18,7 @@ def main(suite: str, steps: str, numbers: str, runs: str, *files: str) -> None:
     tasks = [int(number) for number in numbers.split(",")]
     ends: list[dict[str, np.ndarray]] = [{} for _ in tasks]
     for name in files:
-        weights = read(name)
+        weights = Pretrained.load(name)
         variants = {name: (1.0, {})}
         if not ends[0]:
             variants["the rule"] = (1.0, of_rule(()))

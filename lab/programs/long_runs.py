@@ -11,8 +11,8 @@ import sys
 import numpy as np
 
 import lab.programs.ten_kinds  # noqa: F401 its suites
+from hrnn_opt import Pretrained
 from lab.programs import scan
-from lab.programs.files import read
 
 # A factor of the learning rate, and numbers of the rule `alignment`.
 VARIANTS = {
@@ -30,7 +30,7 @@ VARIANTS = {
 def main(path: str, suite: str, steps: str, numbers: str, variants: str = "") -> None:
     """Print a block for each task, and one of means."""
     names = ["as it is", *variants.split(",")] if variants else list(VARIANTS)
-    weights, tasks = read(path), [int(number) for number in numbers.split(",")]
+    weights, tasks = Pretrained.load(path), [int(number) for number in numbers.split(",")]
     changes = {name: (VARIANTS[name][0], {
         f"alignment_{key}": value for key, value in VARIANTS[name][1].items()}) for name in names}
     ends: dict[str, list[np.ndarray]] = {name: [] for name in names[1:]}

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hrnn_opt import Pretrained
 from lab.programs import scan
-from lab.programs.files import read
 from lab.programs.parts import of_rule
 
 RUNS, LINES = 6, 20
@@ -20,7 +20,7 @@ RUNS, LINES = 6, 20
 
 def main(path: str, suite: str, number: str, steps: str, numbers: str = "") -> None:
     """A line for each part of the runs."""
-    weights, every = read(path), int(steps) // LINES
+    weights, every = Pretrained.load(path), int(steps) // LINES
     family = scan.family(weights.network(), suite, int(number), int(steps), every, models=RUNS)
     meta = {**weights.arrays, **(of_rule(()) if numbers == "rule" else {})}
     meta = {name: jnp.asarray(value, jnp.float32) for name, value in meta.items()}
