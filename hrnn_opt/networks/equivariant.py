@@ -225,7 +225,8 @@ class EquivariantRNN(LearnedOptimizer):
             ops.expand_dims(0.25 * ops.log(share + _LEAST_SHARE), 0)])
         hidden = hold(moves, self.parameter_rnn(x, state["hidden"], bias), state["hidden"])
         weights = affine(self.gates, hidden) + _over_features(self.shortcut, gradient)
-        missing = ops.maximum(LEAST_WEIGHT - ops.sum(weights, axis=0), 0.0)
+        # Added up one by one: with a reduction the whole step takes twice as long on JAX.
+        missing = ops.maximum(LEAST_WEIGHT - sum(ops.unstack(weights, scales)), 0.0)
         update, *others = ops.unstack(weights * m, scales)
         update = sum(others, start=update + missing * m[0])
         return Moved(
