@@ -248,7 +248,7 @@ class LearnedOpt(CoupledOptimizer):
         for name, field in self._fields.items():
             shape = field.shape(self._layout)
             self._state_variables[name] = self.add_variable(
-                shape, initializer=_constant(ops.convert_to_numpy(state[name])),
+                shape, initializer=_constant(state.pop(name)),
                 dtype="float32" if field.wide else self.state_dtype, name=name,
                 layout=self._layout.sharding(len(shape)) if field.of == "parameter" else None)
 
@@ -799,7 +799,7 @@ class HierarchicalLOpt(LearnedOpt):
                 f"kind {config.kind!r}: use LearnedOpt, which takes any.")
 
 
-def _constant(value: np.ndarray) -> Any:
+def _constant(value: Any) -> Any:
     return lambda shape, dtype=None: ops.convert_to_tensor(value, dtype)
 
 
