@@ -75,18 +75,20 @@ def contest_tasks(
     if "suite" in groups:
         problems = store(SimpleNamespace(fingerprint=None))
         for number in budget.numbers or tuple(range(len(tasks(contest.SUITE)))):
-            yield contest.SuiteTask(contest.SUITE, number, budget.suite_steps, problems)
+            yield contest.SuiteTask(
+                contest.SUITE, number, budget.suite_steps, budget.suite_seeds, problems)
     if "practice" in groups:
         for name in budget.practice:
             task = practice.TASKS[name]
+            steps = max(2, round(task.steps * budget.practice_part))
             yield contest.NetworkTask(
-                name, contest.PRACTICE, max(2, round(task.steps * budget.practice_part)),
+                name, contest.PRACTICE, min(steps, budget.practice_most or steps), budget.seeds,
                 store(task.data()))
     if images:
         image_store = store(images)
         for name in budget.networks:
             steps = budget.conv_steps if name.startswith("conv") else budget.steps
-            yield contest.NetworkTask(name, contest.MNIST, steps, image_store)
+            yield contest.NetworkTask(name, contest.MNIST, steps, budget.seeds, image_store)
 
 
 def report(found: list[dict[str, Any]], weights: list[str], budget: str) -> dict[str, Any]:
@@ -120,7 +122,8 @@ def markdown(record: dict[str, Any], command: str) -> str:
         parts.append(_scores(group, measures, len(record["tasks"])))
     parts.append("![Performance profiles](compare.png)")
     for task in record["tasks"]:
-        parts += [f"## {task['name']} ({task['group']}, {task['steps']:,} steps)", (
+        title = f"{task['group']}, {task['steps']:,} steps, {task['seeds']} seeds"
+        parts += [f"## {task['name']} ({title})", (
             f"Target: {shown(task['target'], missing='none')}, set by {task['target_from']}. "
             "Medians over seeds, and the lowest and highest."), _entries(task)]
     parts += ["## What was looked at", _table(
@@ -201,12 +204,12 @@ def _protocol(name: str) -> str:
         "on seeds that are not shown). A constant rate and a cosine count as two entries. `edge`: "
         "the best rate is the grid's lowest or highest. A target is the lowest median loss of the "
         f"tuned baselines at their last point up to {targets.TARGET_SHARE:g} of the steps. "
-        f"{budget.seeds} seeds are shown. Losses of {contest.SUITE} are on training data relative "
-        "to the start, and it has no other data; others are those of a Keras model on its training "
-        "set. Steps to the target are read off a line through the points of a curve on "
-        "log axes. Seconds are steps times the median CPU seconds of a step of that optimizer on "
-        "that task, on one thread, without compiling and evaluation. SOAP's steps run in PyTorch "
-        "and are called from JAX: their seconds are shown, and not compared.")
+        f"Losses of {contest.SUITE} are on training data relative to the start, and it has no "
+        "other data; others are those of a Keras model on its training set. Steps to the target "
+        "are read off a line through the points of a curve on log axes. Seconds are steps times "
+        "the median CPU seconds of a step of that optimizer on that task, on one thread, without "
+        "compiling and evaluation. SOAP's steps run in PyTorch and are called from JAX: their "
+        "seconds are shown, and not compared.")
 
 
 def _table(header: list[str], lines: list[list[str]]) -> str:

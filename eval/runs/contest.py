@@ -1,7 +1,8 @@
 """Weights, untuned, beside the baselines of today, tuned and untuned: on which tasks, from which
 runs, and what these say.
 
-A task has a `name`, a `group` of tasks, `steps`, a `store`, `runs` and `curves`.
+A task has a `name`, a `group` of tasks, `steps`, `seeds` that are shown, a `store`, `runs` and
+`curves`.
 """
 
 from __future__ import annotations
@@ -41,10 +42,12 @@ class Budget:
         conv_steps: of the convolutional ones.
         examples: of MNIST's training set; None: all.
         practice: names of tasks as users have them.
-        practice_part: of these, the steps are this many times what the task says.
+        practice_part: of these, the steps are this many times what the task says,
+        practice_most: but no more than so many; None: no bound.
         rates: each optimizer's grid, times its factor in `optimizers.RATE_FACTORS`.
         tuning_seeds: runs of each rate and schedule.
-        seeds: runs of what is shown.
+        suite_seeds: runs of what is shown, of the suite, whose runs are small.
+        seeds: runs of what is shown, of other tasks.
     """
 
     numbers: tuple[int, ...] | None
@@ -55,23 +58,27 @@ class Budget:
     examples: int | None
     practice: tuple[str, ...]
     practice_part: float
+    practice_most: int | None
     rates: tuple[float, ...]
     tuning_seeds: int
+    suite_seeds: int
     seeds: int
 
 
 BUDGETS = {
     "smoke": Budget(numbers=(2,), suite_steps=50, networks=("mlp_relu",), steps=100, conv_steps=2,
-                    examples=600, practice=("ratings",), practice_part=0.01, rates=(1e-2,),
-                    tuning_seeds=1, seeds=2),
+                    examples=600, practice=("ratings",), practice_part=0.01,
+                    practice_most=None, rates=(1e-2,), tuning_seeds=1, suite_seeds=2, seeds=2),
     "small": Budget(numbers=None, suite_steps=1000, networks=networks.PAPER, steps=1000,
-                    conv_steps=200, examples=10_000, practice=tuple(practice.TASKS),
-                    practice_part=1.0, rates=(1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1),
-                    tuning_seeds=1, seeds=3),
+                    conv_steps=200, examples=10_000,
+                    practice=("play_lstm", "ratings", "shuttle", "burgers", "tuned_adapters"),
+                    practice_part=1.0, practice_most=200,
+                    rates=(1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1),
+                    tuning_seeds=1, suite_seeds=5, seeds=3),
     "full": Budget(numbers=None, suite_steps=10_000, networks=networks.PAPER, steps=10_000,
                    conv_steps=10_000, examples=None, practice=tuple(practice.TASKS),
-                   practice_part=10.0, rates=grid_search.LEARNING_RATES,
-                   tuning_seeds=2, seeds=5),
+                   practice_part=10.0, practice_most=None, rates=grid_search.LEARNING_RATES,
+                   tuning_seeds=2, suite_seeds=5, seeds=5),
 }
 
 
@@ -110,6 +117,7 @@ class Task(Protocol):
     name: str
     group: str
     steps: int
+    seeds: int
     store: Store
 
     def runs(self, entry: Entry, rate: float | None, count: int,
@@ -129,6 +137,7 @@ class SuiteTask:
     suite: str
     number: int
     steps: int
+    seeds: int
     store: Store
 
     @property
@@ -157,6 +166,7 @@ class NetworkTask:
     name: str
     group: str
     steps: int
+    seeds: int
     store: Store
 
     def runs(self, entry: Entry, rate: float | None, count: int, tuning: bool = False) -> list[Run]:
@@ -181,8 +191,8 @@ def measure(task: Task, taking_part: Sequence[Entry], budget: Budget) -> dict[st
     """Run on one task what is missing.
 
     Returns:
-        The task's `name`, `group` and `steps`; its `target`, the loss (None if no tuned baseline
-        gets anywhere), and `target_from`, who set it; and `entries`, by name: `group`,
+        The task's `name`, `group`, `steps` and `seeds`; its `target`, the loss (None if no tuned
+        baseline gets anywhere), and `target_from`, who set it; and `entries`, by name: `group`,
         `learning_rate`, `at_edge` (whether that is the lowest or highest of the grid), by seed
         `steps` and `seconds` to the target (None: not reached, or not timed), final `losses` (None:
         diverged) and `accuracies` (None: there are none), and `step_seconds`, the median over all
@@ -213,7 +223,7 @@ def measure(task: Task, taking_part: Sequence[Entry], budget: Budget) -> dict[st
     task.store.results([run for entry in tuned for rate in grid(entry)
                         for run in tried(entry, rate)], f"{task.name}, rates")
     rates = {entry: best(entry) if entry.tuned else None for entry in taking_part}
-    runs = {entry: task.runs(entry, rates[entry], budget.seeds) for entry in taking_part}
+    runs = {entry: task.runs(entry, rates[entry], task.seeds) for entry in taking_part}
     task.store.results([run for of_one in runs.values() for run in of_one], task.name)
     found = {entry: read(entry, of_one) for entry, of_one in runs.items()}
     loss, setter = targets.target({entry.name: found[entry] for entry in tuned})
@@ -232,7 +242,7 @@ def measure(task: Task, taking_part: Sequence[Entry], budget: Budget) -> dict[st
             "losses": _numbers(curves.losses[:, -1]),
             "accuracies": None if curves.accuracies is None else _numbers(curves.accuracies),
             "step_seconds": curves.step_seconds if seconds is None else seconds}
-    return {"name": task.name, "group": task.group, "steps": task.steps,
+    return {"name": task.name, "group": task.group, "steps": task.steps, "seeds": task.seeds,
             "target": loss if math.isfinite(loss) else None, "target_from": setter,
             "entries": rows}
 
@@ -311,9 +321,9 @@ def profiles(found: list[dict[str, Any]], group: str, measure: str, within: np.n
              and all(task["entries"][name][measure] is not None for task in found)]
     if not names:
         return {}
-    times = np.array([[[math.inf if y is None else y for y in task["entries"][name][measure]]
-                       for task in found] for name in names])
-    medians = targets.median_times(times)
+    times = [np.array([[math.inf if y is None else y for y in task["entries"][name][measure]]
+                       for name in names]) for task in found]
+    medians = np.stack([targets.median_times(of_task) for of_task in times], axis=1)
     shares, scores = targets.profile(medians, within), targets.score(medians)
     intervals = targets.score_interval(times)
     return {name: {"profile": [round(float(y), 4) for y in shares[i]],

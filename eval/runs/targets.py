@@ -118,22 +118,24 @@ def score(times: np.ndarray) -> np.ndarray:
     return (np.clip(LARGEST_RATIO - ratios(times), 0, None) / (LARGEST_RATIO - 1)).mean(axis=1)
 
 
-def score_interval(times: np.ndarray, draws: int = 1000, seed: int = 0) -> np.ndarray:
+def score_interval(
+    times: Sequence[np.ndarray], draws: int = 1000, seed: int = 0,
+) -> np.ndarray:
     """(E, 2) from the 5th to the 95th percentile of the score, with tasks, and seeds of each
     optimizer on each task, drawn anew with replacement.
 
     Args:
-        times: (E, T, S); a task's time is the median over seeds.
+        times: T arrays (E, S); a task's time is the median over its seeds, of which others may have
+            other numbers.
         draws: how many.
         seed: of the draws.
     """
     rng = np.random.default_rng(seed)
-    _, tasks, seeds = times.shape
-    found = []
-    for _ in range(draws):
-        drawn = np.take_along_axis(times, rng.integers(seeds, size=times.shape), axis=2)
-        of_tasks = median_times(drawn[:, rng.integers(tasks, size=tasks)])
-        found.append(score(of_tasks))
+    medians = np.stack([median_times(np.take_along_axis(
+        of_task[None], rng.integers(of_task.shape[1], size=(draws, *of_task.shape)), axis=2))
+        for of_task in times], axis=2)
+    drawn = rng.integers(len(times), size=(draws, len(times)))
+    found = [score(of_draw[:, chosen]) for of_draw, chosen in zip(medians, drawn)]
     return np.quantile(found, [0.05, 0.95], axis=0).T
 
 

@@ -52,9 +52,10 @@ def test_the_command(fake_suite_runs, fake_runs, data_dir, tmp_path, capsys):
     assert [task["name"] for task in found["tasks"]] == [
         "FullyConnected", "LSTMLanguageModel", "shuttle", "mlp_relu", "conv_relu"]
     assert [task["steps"] for task in found["tasks"]] == [1000, 1000, 100, 1000, 200]
+    assert [task["seeds"] for task in found["tasks"]] == [5, 5, 3, 3, 3]
     for task in suite:
-        # Tuned baselines have 1.1 / step: at point 37 of 50.
-        assert task["target"] == pytest.approx(1.1 / 740, rel=1e-4)
+        # The median of five tuned baselines is 1.2 / step: at point 37 of 50.
+        assert task["target"] == pytest.approx(1.2 / 740, rel=1e-4)
         assert task["entries"]["adam"]["learning_rate"] is None
         for name in optimizers.TODAY:
             for schedule in optimizers.SCHEDULES:
@@ -65,8 +66,8 @@ def test_the_command(fake_suite_runs, fake_runs, data_dir, tmp_path, capsys):
         assert task["entries"]["adam, cosine"]["step_seconds"] == 1
         assert task["entries"]["adam"]["step_seconds"] == 1
         ours = task["entries"]["rule"]
-        assert ours["steps"][1] == pytest.approx(740 / 3, rel=1e-4)
-        assert ours["seconds"][1] == pytest.approx(2 * 740 / 3, rel=1e-4)
+        assert ours["steps"][2] == pytest.approx(740 / 3, rel=1e-4)
+        assert ours["seconds"][2] == pytest.approx(2 * 740 / 3, rel=1e-4)
         assert task["entries"]["soap, cosine"]["seconds"] is None
     # Equal budgets: as many runs to choose by for each baseline and schedule.
     chosen_by = [run for run in fake_suite_runs if run.seed == contest.TUNING_INSTANCES]
@@ -115,7 +116,7 @@ def test_what_is_behind_by_most_stands_first():
 
 def test_an_optimizer_that_never_finishes_sets_no_target():
     class Task:
-        name, group, steps = "t", "g", 100
+        name, group, steps, seeds = "t", "g", 100, 3
 
         class store:
             results = staticmethod(lambda runs, title="": list(runs))
