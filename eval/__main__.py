@@ -25,6 +25,7 @@ COMMANDS = {
     "tune": "search the learning rates of hand-designed optimizers",
     "table": "the learned optimizer beside the best tuned ones",
     "compare": "weights beside the baselines of today, tuned and untuned: time to a target",
+    "accuracy": "test accuracy with weight decay, a moving average, and early stopping",
     "ablate": "`rule` with each of its parts off beside the whole, on tasks that it never saw",
     "learned": "weights beside those they started from, on tasks that they never saw",
     "robustness": "train from many learning rates: does it ever diverge?",

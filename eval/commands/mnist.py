@@ -50,7 +50,8 @@ def main(argv: list[str]) -> None:
         cli.need_jax()
     if OPTIONS.schedule == "cosine" and OPTIONS.learning_rate is None:
         raise cli.UsageError("--schedule cosine needs --learning_rate to decay from")
-    run = Run(**{field.name: OPTIONS[field.name].value for field in dataclasses.fields(Run)})
+    run = Run(**{field.name: OPTIONS[field.name].value for field in dataclasses.fields(Run)
+                 if field.name in OPTIONS})
     if run.optimizer == optimizers.LEARNED:
         cli.check_weights(run.weights)
     data = cli.load_data(OPTIONS)

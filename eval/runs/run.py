@@ -30,6 +30,8 @@ class Run:
         seed: draws the start values, the minibatches and what is random in the optimizer.
         weights: of the learned optimizer; None leaves it its own.
         initial_learning_rate, state_dtype: likewise.
+        options: further arguments of the optimizer, as pairs of a name and what it is.
+        accuracies: whether the result has an `accuracy_curve`.
     """
 
     KEYS: ClassVar[frozenset[str]] = frozenset({"final_training_loss", "curve", "diverged"})
@@ -44,13 +46,15 @@ class Run:
     weights: str | None = None
     initial_learning_rate: float | None = None
     state_dtype: str | None = None
+    options: tuple[tuple[str, Any], ...] = ()
+    accuracies: bool = False
 
     @property
     def title(self) -> str:
         """A short readable name; two runs may share it."""
         parts = [self.network, self.optimizer, weights_name(self), self.schedule,
                  self.learning_rate, self.initial_learning_rate, self.state_dtype, self.steps,
-                 self.seed]
+                 self.seed, *(f"{name}={value}" for name, value in self.options)]
         return "-".join(f"{part:g}" if isinstance(part, float) else str(part)
                         for part in parts if part is not None)
 
@@ -58,9 +62,9 @@ class Run:
         """Everything that the result depends on: the weights by content, since a name's change."""
         configuration = {**dataclasses.asdict(self), "weights": weights_name(self),
                          "weights_sha256": learned_checksum(self), "data": data.fingerprint,
-                         "backend": keras.backend.backend()}
+                         "backend": keras.backend.backend(), "options": dict(self.options)}
         # Of results from before there was a choice.
-        usual = {"backend": "jax", "state_dtype": None}
+        usual = {"backend": "jax", "state_dtype": None, "options": {}, "accuracies": False}
         return {key: value for key, value in configuration.items()
                 if key not in usual or value != usual[key]}
 
@@ -77,9 +81,10 @@ class Run:
             "seed": self.seed} if self.optimizer == optimizers.LEARNED else {}
         optimizer = optimizers.build(
             self.optimizer, learning_rate=self.learning_rate, schedule=self.schedule,
-            steps=self.steps, **learned)
+            steps=self.steps, **learned, **dict(self.options))
         result = runner.train(model, optimizer, data, steps=self.steps, batch_size=self.batch_size,
-                              seed=self.seed, on_progress=on_progress)
+                              seed=self.seed, on_progress=on_progress,
+                              accuracies=self.accuracies)
         return {**result, **self.configuration(data)}
 
 

@@ -46,7 +46,7 @@ def minibatches(examples: int, batch_size: int, steps: int, seed: int) -> np.nda
 
 def train(model: keras.Model, optimizer: keras.optimizers.Optimizer, data: Data, *, steps: int,
           batch_size: int, seed: int, on_progress: Callable[[int], Any] | None = None,
-          ) -> dict[str, Any]:
+          accuracies: bool = False) -> dict[str, Any]:
     """Train a network and leave the trained values in the model.
 
     The run stops early, as diverged, when the loss is no longer finite.
@@ -59,13 +59,15 @@ def train(model: keras.Model, optimizer: keras.optimizers.Optimizer, data: Data,
         batch_size: examples a step.
         seed: draws the minibatches.
         on_progress: called now and then with the number of steps done.
+        accuracies: whether to take those on the data to test on at each point of the curve too.
 
     Returns:
         `final_training_loss`, the mean over the whole training set (None if diverged);
         `test_accuracy` (likewise); `curve`, pairs of step and training loss; `diverged`;
         `step_seconds`, the median over spans of steps of the CPU seconds of a step, of all threads,
         without the first, which compiles, and without evaluations (None for one step): other
-        programs hardly change them; `seconds` of all.
+        programs hardly change them; `seconds` of all; with `accuracies` the `accuracy_curve`: step,
+        and accuracy on the first half of the data to test on and on the second.
     """
     began = time.perf_counter()
     optimizer.build(model.trainable_variables)
@@ -73,6 +75,9 @@ def train(model: keras.Model, optimizer: keras.optimizers.Optimizer, data: Data,
     session = sessions.start(model, optimizer, data.x_train, data.y_train, order)
 
     curve: list[list[float]] = []
+    accuracy_curve: list[list[float]] = []
+    half = len(data.y_test) // 2
+    halves = [(data.x_test[part], data.y_test[part]) for part in (slice(half), slice(half, None))]
     diverged = False
     evaluations = set(evaluation_steps(steps))
     spans: list[float] = []
@@ -90,6 +95,9 @@ def train(model: keras.Model, optimizer: keras.optimizers.Optimizer, data: Data,
             diverged = not math.isfinite(loss)
             if not diverged:
                 curve.append([done, loss])
+                if accuracies:
+                    accuracy_curve.append([done, *(
+                        round(session.evaluate(*part)[1], 6) for part in halves)])
         elif done % CHECK_EVERY == 0:
             diverged = not math.isfinite(last)
         if on_progress and (done % CHECK_EVERY == 0 or done == steps):
@@ -109,4 +117,5 @@ def train(model: keras.Model, optimizer: keras.optimizers.Optimizer, data: Data,
         "diverged": diverged,
         "step_seconds": float(f"{median(spans):.3g}") if spans else None,
         "seconds": round(time.perf_counter() - began, 2),
+        **({"accuracy_curve": accuracy_curve} if accuracies else {}),
     }

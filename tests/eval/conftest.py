@@ -69,10 +69,10 @@ def fake_runs(monkeypatch) -> FakeRuns:
 
 @pytest.fixture
 def no_workers(monkeypatch) -> None:
-    """`compare` and `ablate` run in this process, where training can be replaced."""
-    from eval.commands import ablate, compare
+    """`compare` and others run in this process, where training can be replaced."""
+    from eval.commands import ablate, accuracy, compare
 
-    for command in (ablate, compare):
+    for command in (ablate, accuracy, compare):
         monkeypatch.setattr(command, "Workers", lambda *arguments: contextlib.nullcontext())
 
 
