@@ -97,3 +97,30 @@ def test_fit_evaluates_and_ends_with_them(x):
     # What was shown last is what is there now.
     np.testing.assert_allclose(
         model.evaluate(x, y, verbose=0), history["val_loss"][-1], rtol=1e-5)
+
+
+def test_a_network_that_remembers_a_thousand_steps_is_trained_further():
+    # MobileNet's momentum: what 60 steps do to the weights is not in the statistics.
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 256)
+    x = rng.normal(0.0, 1.0, (256, 8)).astype("float32")
+    x[:, 0] += 4.0 * y
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([
+        keras.Input((8,)), layers.Dense(16), layers.BatchNormalization(momentum=0.999),
+        layers.ReLU(), layers.Dense(2)])
+    refresh_statistics(model, x)
+
+    def losses(*callbacks):
+        model.compile(LearnedOpt("rule", seed=0),
+                      keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        start = model.get_weights()
+        history = model.fit(x, y, epochs=8, shuffle=False, verbose=0, validation_data=(x, y),
+                            callbacks=callbacks).history
+        model.set_weights(start)
+        return history["loss"][-1], history["val_loss"][-1]
+
+    trained, hidden = losses()
+    again, seen = losses(RefreshStatistics(x))
+    assert again == pytest.approx(trained, rel=1e-4)
+    assert hidden > 2 * trained and seen < 1.2 * trained
