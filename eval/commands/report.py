@@ -2,13 +2,16 @@
 
 Makes the figures as `python -m eval figure` does, and writes report.md and report.html (all in one
 file) from all that are in --out: each with its table, command, seeds and time, the paper's claim
-beside what was measured, and whether it holds. `--figures=` makes none, and only writes the pages.
+beside what was measured, and whether it holds. Pages that `python -m eval compare`, `ablate` and
+`accuracy` wrote there are in it too. `--figures=` makes none, and only writes the pages.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,9 @@ OPTIONS = flags.FlagValues()
 flags.DEFINE_list("figures", list(FIGURES), "Those to make.", flag_values=OPTIONS)
 figure.define_flags(OPTIONS, "eval/report")
 
+# Of other commands; their pages come after the figures.
+OTHERS = ("compare", "ablate", "accuracy")
+
 HOLDS = {True: "It holds.", False: "It does not hold.", None: "It cannot be told."}
 SMOKE = "Made with the budget smoke: a check of the program, not a measurement."
 
@@ -31,6 +37,13 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """What is known of the figures in a folder, in the paper's order."""
     paths = [folder / f"figure_{name}.json" for name in FIGURES]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def others(folder: Path) -> list[str]:
+    """The pages of other commands in a folder, as Markdown, their headings a level below."""
+    paths = [folder / f"{name}.md" for name in OTHERS]
+    return [re.sub(r"^(#+ )", r"#\1", path.read_text(), flags=re.MULTILINE).strip()
+            for path in paths if path.exists()]
 
 
 def _heading(record: dict[str, Any]) -> str:
@@ -64,15 +77,21 @@ def _missing(records: list[dict[str, Any]]) -> list[str]:
 
 INTRODUCTION = (
     "The experiments of Wichrowska et al., \"Learned Optimizers that Scale and Generalize\" (ICML "
-    "2017), one beyond them, and those of another paper on a greedy switch. What the weights were "
-    "trained on, if on anything, is on their card in hrnn_opt/pretrained. Lines are medians over "
-    "seeds or instances, shades reach from the first quartile to the third. Tuned optimizers are "
-    "shown at the best constant learning rate of the search (in brackets in the tables); untuned "
-    "ones, the learned one among them, as they come.")
+    "2017), one beyond them, and those of another paper on a greedy switch; then, where they were "
+    "run, today's baselines, what the parts of the rule are worth, and test accuracy. What the "
+    "weights were trained on, if on anything, is on their card in hrnn_opt/pretrained. Lines are "
+    "medians over seeds or instances, shades reach from the first quartile to the third. Tuned "
+    "optimizers are shown at the best constant learning rate of the search (in brackets in the "
+    "tables); untuned ones, the learned one among them, as they come.")
 
 
-def markdown(records: list[dict[str, Any]]) -> str:
-    """The page as Markdown, which shows the pictures beside it."""
+def markdown(records: list[dict[str, Any]], pages: Sequence[str] = ()) -> str:
+    """The page as Markdown, which shows the pictures beside it.
+
+    Args:
+        records: of figures.
+        pages: of other commands.
+    """
     parts = ["# The paper's experiments", INTRODUCTION, _markdown_table(_summary(records))]
     if _missing(records):
         parts.append(f"Not made: {', '.join(_missing(records))}.")
@@ -88,7 +107,7 @@ def markdown(records: list[dict[str, Any]]) -> str:
             f"```\n{record['command']}\n```",
             "\n".join(f"- {key}: {value}" for key, value in _facts(record).items()),
         ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *pages]) + "\n"
 
 
 def _markdown_table(table: dict[str, Any]) -> str:
@@ -112,7 +131,7 @@ def page(text: str, folder: Path) -> str:
         folder: where the pictures are that it shows.
     """
     body = Markdown(extensions=["tables", "fenced_code"]).convert(text)
-    for picture in folder.glob("figure_*.png"):
+    for picture in folder.glob("*.png"):
         coded = base64.b64encode(picture.read_bytes()).decode()
         body = body.replace(f'src="{picture.name}"', f'src="data:image/png;base64,{coded}"')
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>The paper\'s '
@@ -131,7 +150,7 @@ def main(argv: list[str]) -> None:
     records = read(folder)
     if not records:
         raise cli.UsageError(f"--out has no figures, and --figures names none; got {folder}")
-    text = markdown(records)
+    text = markdown(records, others(folder))
     write_text(folder / "report.md", text)
     write_text(folder / "report.html", page(text, folder))
     if OPTIONS.json:

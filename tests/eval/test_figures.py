@@ -134,11 +134,20 @@ def test_mnist_figure_and_the_report_of_it(capsys, tmp_path, inline, data_dir):
     assert "figure_4a.png" in text
     assert "data:image/png;base64," in page
     assert "src=\"figure" not in page
+    # Pages of other commands are parts of it.
+    folder = tmp_path / "out"
+    (folder / "ablate.md").write_text("# Parts\n\n# of code\n\n## One\n\n![x](ablate.png)\n")
+    (folder / "ablate.png").write_bytes((folder / "figure_4a.png").read_bytes())
+    figure(capsys, tmp_path, "report", "--figures=")
+    assert (folder / "report.md").read_text() == (
+        f"{text}\n## Parts\n\n## of code\n\n### One\n\n![x](ablate.png)\n")
+    assert "src=\"ablate" not in (folder / "report.html").read_text()
 
 
 def test_the_report_of_this_repository_is_of_its_figures():
     folder = ROOT / "eval/report"
-    assert (folder / "report.md").read_text() == report.markdown(report.read(folder))
+    assert (folder / "report.md").read_text() == report.markdown(
+        report.read(folder), report.others(folder))
 
 
 def test_every_figure_says_whether_its_claim_holds(capsys, tmp_path, formulas, data_dir):
