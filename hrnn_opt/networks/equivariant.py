@@ -37,6 +37,8 @@ LOG_SHRINKAGE_BOUND = math.log(1e3)
 LEAST_WEIGHT = 0.3
 # Of a mean square over its tensor's: less is not told apart.
 _LEAST_SHARE = 1e-8
+# Either way, of what gates read of the inputs; some are logs or products.
+_LARGEST_INPUT = 2.0
 # What a tensor is: logs of its rows and columns, whether it is a matrix, and its place among all.
 _DESCRIPTORS = 4
 # What the model's level reads beside its tensors: a clock, whether the share of the training that
@@ -52,6 +54,7 @@ class EquivariantRNNConfig(Config):
         parameter_units, tensor_units, global_units: hidden sizes of the three levels, 1 to 1024.
         time_scales: number of gradient averages, 2 to 8; their decays start at 0.27, 0.9, 0.99 and
             so on.
+        gates_read_inputs: whether gates read the Parameter RNN's inputs beside its state.
 
     Raises:
         ValueError: naming the argument, what came and what is allowed.
@@ -61,6 +64,7 @@ class EquivariantRNNConfig(Config):
     tensor_units: int = 12
     global_units: int = 8
     time_scales: int = 3
+    gates_read_inputs: bool = False
 
     NAME: ClassVar[str] = "equivariant"
 
@@ -72,6 +76,7 @@ class EquivariantRNNConfig(Config):
             value = getattr(self, name)
             check(self, name, is_number(value, int) and least <= value <= most,
                   f"an integer from {least} to {most}")
+        check(self, "gates_read_inputs", isinstance(self.gates_read_inputs, bool), "True or False")
 
     @property
     def inputs(self) -> int:
@@ -85,19 +90,20 @@ class EquivariantRNN(LearnedOptimizer):
     """d = sum_s w_s m_s, with w_s = v_s + (W h)_s and m_s = asinh(a_s / sqrt(v + kappa(t) V)).
 
     a_s are averages of the gradient at S time scales, v its mean squares and V their mean over the
-    tensor; h is the Parameter RNN's state after this gradient. It reads |m_s|, m_s m_{s+1} and
-    log(v / V); the Tensor RNN reads means of these and of h, and what the tensor is, and decides
-    factors of its updates and of its shrinkage kappa; the Global RNN reads the mean over tensors,
-    the time, and the share of the training that is done where it is known. The two inject biases
-    below them (Wichrowska et al. 2017, section 3.2).
+    tensor; h is the Parameter RNN's state after this gradient. It reads x: |m_s|, m_s m_{s+1} and
+    log(v / V) / 4; with `gates_read_inputs`, w_s has (U x)_s besides, of inputs clipped to 2. The
+    Tensor RNN reads means of x and of h, and what the tensor is, and decides factors of its updates
+    and of its shrinkage kappa; the Global RNN reads the mean over tensors, the time, and the share
+    of the training that is done where it is known. The two inject biases below them (Wichrowska et
+    al. 2017, section 3.2).
 
     Where the weights add up to less than 0.3, that of the newest average is larger by what is
     missing: with a negative sum, steps would lead uphill where all averages agree.
 
     Args:
         config: its sizes.
-        seed: of the recurrent layers' start values, the same on every backend. W starts at 0 and v
-            at (1, 0, ...): before meta-training this is `Direction`.
+        seed: of the recurrent layers' start values, the same on every backend. W and U start at
+            0 and v at (1, 0, ...): before meta-training this is `Direction`.
     """
 
     Config = EquivariantRNNConfig
@@ -126,6 +132,8 @@ class EquivariantRNN(LearnedOptimizer):
         self.global_to_parameter = weight("global_to_parameter", (g, 3 * p), normal)
         self.global_to_tensor = weight("global_to_tensor", (g, 3 * t), normal)
         self.gates = weight("gates", (p, scales), "zeros")
+        if c.gates_read_inputs:
+            self.input_gates = weight("input_gates", (inputs, scales), "zeros")
         self.shortcut = weight(
             "shortcut", (scales,),
             lambda shape, dtype=None: np.eye(1, shape[0], dtype="float32")[0])
@@ -225,6 +233,9 @@ class EquivariantRNN(LearnedOptimizer):
             ops.expand_dims(0.25 * ops.log(share + _LEAST_SHARE), 0)])
         hidden = hold(moves, self.parameter_rnn(x, state["hidden"], bias), state["hidden"])
         weights = affine(self.gates, hidden) + _over_features(self.shortcut, gradient)
+        if self.config.gates_read_inputs:
+            weights = weights + affine(
+                self.input_gates, ops.clip(x, -_LARGEST_INPUT, _LARGEST_INPUT))
         # Added up one by one: with a reduction the whole step takes twice as long on JAX.
         missing = ops.maximum(LEAST_WEIGHT - sum(ops.unstack(weights, scales)), 0.0)
         update, *others = ops.unstack(weights * m, scales)

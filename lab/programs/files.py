@@ -21,7 +21,7 @@ def main(suite: str, steps: str, numbers: str, runs: str, *files: str) -> None:
         weights = Pretrained.load(name)
         variants = {name: (1.0, {})}
         if not ends[0]:
-            variants["the rule"] = (1.0, of_rule(()))
+            variants["the rule"] = (1.0, of_rule((), weights.arrays))
         for of_task, found in zip(ends, scan.losses(
                 weights.network(), weights.arrays, suite, int(steps), tasks, variants)):
             of_task.update(found)

@@ -9,7 +9,7 @@ these groups, and the rule's numbers in place of the others.
 
 import dataclasses
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from hrnn_opt.files.resolve import resolve
 from lab.programs import scan
 
 GROUPS = {
-    "gates": ("gates",), "shortcut": ("shortcut",), "decays": ("average_logits", "scale_logit"),
+    "gates": ("gates", "input_gates"), "shortcut": ("shortcut",),
+    "decays": ("average_logits", "scale_logit"),
     "sizes": ("size_weights",),
     "shrinkage": ("shrinkage_weights", "log_shrinkage", "log_early_shrinkage")}
 SETS = (
@@ -30,23 +31,25 @@ SETS = (
     "gates,shortcut,decays,shrinkage", "gates,shortcut,decays,sizes", ",".join(GROUPS))
 
 
-def of_rule(groups: Collection[str]) -> dict[str, Any]:
-    """The rule's numbers of all groups but these."""
+def of_rule(groups: Collection[str], arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The rule's numbers, of these arrays, of all groups but these."""
     rule = resolve("default").arrays
-    return {name: np.asarray(rule[name])
-            for group, names in GROUPS.items() if group not in groups for name in names}
+    # `default` has no gates that read inputs; where they are 0, they are the rule's.
+    return {name: np.asarray(rule.get(name, np.zeros_like(arrays[name])))
+            for group, names in GROUPS.items() if group not in groups
+            for name in names if name in arrays}
 
 
 def main(path: str, *rest: str) -> None:
     """One of the two commands."""
     weights = Pretrained.load(path)
     if rest[0] == "keep":
-        kept = {**weights.arrays, **of_rule(rest[1].split(","))}
+        kept = {**weights.arrays, **of_rule(rest[1].split(","), weights.arrays)}
         dataclasses.replace(weights, arrays=kept).save(rest[2])
         return
     suite, steps, numbers = rest
     variants = {
-        groups or "the rule": (1.0, of_rule(groups.split(","))) for groups in SETS}
+        groups or "the rule": (1.0, of_rule(groups.split(","), weights.arrays)) for groups in SETS}
     ends = list(scan.losses(
         weights.network(), weights.arrays, suite, int(steps),
         [int(number) for number in numbers.split(",")], variants))

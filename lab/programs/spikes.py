@@ -22,7 +22,7 @@ def main(path: str, suite: str, number: str, steps: str, numbers: str = "") -> N
     """A line for each part of the runs."""
     weights, every = Pretrained.load(path), int(steps) // LINES
     family = scan.family(weights.network(), suite, int(number), int(steps), every, models=RUNS)
-    meta = {**weights.arrays, **(of_rule(()) if numbers == "rule" else {})}
+    meta = {**weights.arrays, **(of_rule((), weights.arrays) if numbers == "rule" else {})}
     meta = {name: jnp.asarray(value, jnp.float32) for name, value in meta.items()}
     unroll = jax.jit(lambda runs: family.unroll(meta, runs, every)[1])
     objective, runs = jax.jit(family.objective), jax.jit(family.draw)(jax.random.key(11))

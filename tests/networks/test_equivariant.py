@@ -13,10 +13,10 @@ COUNT = sum(int(np.prod(shape)) for shape in SHAPES)
 STEPS = 4
 
 
-def learned(seed):
+def learned(seed, gates_read_inputs=False):
     """A network whose every number differs from the start's."""
-    network = EquivariantRNN(
-        EquivariantRNNConfig(parameter_units=4, tensor_units=5), seed=seed)
+    network = EquivariantRNN(EquivariantRNNConfig(
+        parameter_units=4, tensor_units=5, gates_read_inputs=gates_read_inputs), seed=seed)
     rng = np.random.default_rng(seed)
     for variable in network.meta_parameters.values():
         variable.assign(ops.convert_to_numpy(variable) + rng.normal(0, 0.4, variable.shape))
@@ -42,7 +42,7 @@ def updates(network, gradients, progress=None):
 
 @pytest.fixture(scope="module")
 def networks():
-    return [learned(0), learned(1)]
+    return [learned(0), learned(1, gates_read_inputs=True)]
 
 
 def drawn(seed, exponent):
@@ -101,14 +101,36 @@ def test_a_share_of_training_below_zero_is_not_known(networks):
 def test_where_it_starts_the_network_decides_nothing():
     """Its read-outs are 0 then, so that recurrent weights of another seed change nothing."""
     gradients = drawn(1, 0)
-    ours, theirs = (updates(EquivariantRNN(seed=seed), gradients) for seed in (0, 1))
-    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    reading = EquivariantRNNConfig(gates_read_inputs=True)
+    ours, *others = (updates(EquivariantRNN(config, seed=seed), gradients)
+                     for config, seed in ((None, 0), (None, 1), (reading, 0)))
+    for theirs in others:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_gates_that_read_inputs_weigh_by_what_is_clipped():
+    """By U alone: the newest average's weight is 1 + U . clip(x), with one time scale heard."""
+    gradients = drawn(4, 0)
+    network, plain = (
+        EquivariantRNN(EquivariantRNNConfig(gates_read_inputs=reads)) for reads in (True, False))
+    inputs = np.zeros((6, 3), "float32")
+    # log(v / V) / 4, of which no entry here is out of bounds.
+    inputs[5, 0] = 0.1
+    network.input_gates.assign(inputs)
+    ours, theirs = updates(network, gradients)[0], updates(plain, gradients)[0]
+    ends = np.cumsum([int(np.prod(shape)) for shape in SHAPES])[:-1]
+    squares = np.concatenate([np.full(part.size, np.mean(part**2))
+                              for part in np.split(gradients[0], ends)])
+    share = gradients[0]**2 / squares
+    np.testing.assert_allclose(
+        ours, theirs * (1 + 0.1 * np.clip(0.25 * np.log(share + 1e-8), -2, 2)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_where_all_averages_agree_steps_lead_downhill(sign):
     """However large the gates are, and of whatever sign."""
     gradients = np.repeat(drawn(2, 0)[:1], STEPS, axis=0)
-    network = learned(3)
-    network.gates.assign(sign * 20.0 * np.asarray(ops.convert_to_numpy(network.gates)))
+    network = learned(3, gates_read_inputs=True)
+    for gates in (network.gates, network.input_gates):
+        gates.assign(sign * 20.0 * np.asarray(ops.convert_to_numpy(gates)))
     assert np.all(updates(network, gradients) * np.sign(gradients) > 0.0)
