@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import flags
 
-from eval.commands import cli, learned
+from eval.commands import cli, learned, pages
 from eval.runs.contest import SUITE, TUNING_INSTANCES
 from eval.runs.results import shown
-from eval.runs.store import Store, write_json, write_text
+from eval.runs.store import Store
 from eval.runs.suite_run import SuiteRun, tasks
 from eval.runs.workers import Workers
 
@@ -157,22 +157,17 @@ def markdown(record: dict[str, Any], command: str) -> str:
         f"{record['seeds']} seeds each.")]
     for way in (OWN, BEST):
         rows = sorted(record["without"].items(), key=lambda item: item[1][way]["mean"])
-        lines = [f"| off, {way} | ratio | better without | worse by a tenth without |",
-                 "| --- | --- | --- | --- |"]
-        for name, of_part in rows:
-            one = of_part[way]
-            lines.append(f"| {name} | {ratio(one)} | {one['better']} of {count} | "
-                         f"{one['worse']} of {count} |")
-        parts.append("\n".join(lines))
+        parts.append(pages.table(
+            [f"off, {way}", "ratio", "better without", "worse by a tenth without"],
+            [[name, ratio(of_part[way]), *(f"{of_part[way][key]} of {count}"
+                                           for key in ("better", "worse"))]
+             for name, of_part in rows]))
     parts.append("![Ratios](ablate.png)")
     names = list(record["without"])
-    lines = [f"| {OWN}, ratio by task | {' | '.join(names)} |",
-             f"| {' | '.join(['---'] * (len(names) + 1))} |"]
-    for i, task in enumerate(record["tasks"]):
-        cells = [format(math.exp(np.mean(record["without"][name][OWN]["differences"][i])), ".3f")
-                 for name in names]
-        lines.append(f"| {task} | {' | '.join(cells)} |")
-    return "\n\n".join([*parts, "\n".join(lines)]) + "\n"
+    parts.append(pages.table([f"{OWN}, ratio by task", *names], [
+        [task, *(format(math.exp(np.mean(record["without"][name][OWN]["differences"][i])), ".3f")
+                 for name in names)] for i, task in enumerate(record["tasks"])]))
+    return "\n\n".join(parts) + "\n"
 
 
 def ratio(one: dict[str, Any]) -> str:
@@ -213,11 +208,4 @@ def main(argv: list[str]) -> None:
         record = {"budget": OPTIONS.budget, **report(BUDGETS[OPTIONS.budget], store)}
     page = markdown(
         record, f"KERAS_BACKEND=jax python -m eval ablate --budget {OPTIONS.budget}")
-    out = Path(OPTIONS.out)
-    write_json(out / "ablate.json", record)
-    write_text(out / "ablate.md", page)
-    plot(record, out / "ablate.png")
-    if OPTIONS.json:
-        cli.print_json(record)
-    else:
-        print(page)
+    pages.publish("ablate", record, page, plot, OPTIONS)

@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from eval.commands import cli
+from eval.commands import cli, pages
 from eval.runs import grid_search, networks, optimizers
+from eval.runs.data import Data
 from eval.runs.results import Result, shown
 from eval.runs.run import Run
-from eval.runs.store import Store, write_json, write_text
+from eval.runs.store import Store
 from eval.runs.workers import Workers
 
 NETWORKS = ("mlp_relu", "mlp_sigmoid", "mlp_deep_tanh", "rows_gru")
@@ -86,12 +87,11 @@ def measure(network: str, weights: str, steps: int, seeds: int, store: Store) ->
     return found
 
 
-def tuned(network: str, steps: int, data: Any, baselines: str) -> list[dict[str, Any]]:
+def tuned(network: str, steps: int, data: Data, baselines: str) -> list[dict[str, Any]]:
     """Of the tuned optimizers that are known, that of the lowest loss and that of the highest
     accuracy; one, if they are the same."""
-    known = [record for record in grid_search.load(network, baselines)
-             if (record["steps"], record["data"]) == (steps, data.fingerprint)
-             and record["loss"] is not None]
+    known = [record for record in grid_search.known(network, steps, data, baselines)
+             if record["loss"] is not None]
     if not known:
         return []
     best = [min(known, key=lambda record: record["loss"]),
@@ -118,7 +118,7 @@ def markdown(record: dict[str, Any], command: str) -> str:
              f"`{command}`", (
         "Medians over seeds, and the lowest and highest. Stopped early: at the point that is best "
         "on one half of the test set, seen on the other half."),
-        "## Over all networks, beside as it comes", _table(
+        "## Over all networks, beside as it comes", pages.table(
             ["", "at the end", "stopped early"],
             [[name, *(f"{100 * gain[key]:+.2f} %" for key in ("accuracies", "stopped"))]
              for name, gain in record["gains"].items()])]
@@ -129,9 +129,9 @@ def markdown(record: dict[str, Any], command: str) -> str:
         lines += [[f"{one['optimizer']}, {one['schedule']}, {one['learning_rate']:g} (tuned)",
                    shown(one["loss"]), shown(one["test_accuracy"], ".4f"), "-", "-"]
                   for one in record["tuned"][network]]
-        parts += [f"## {network}", _table(
+        parts += [f"## {network}", pages.table(
             ["", "training loss", "test accuracy", "stopped early", "at step"], lines)]
-    parts.append("![Test accuracy over steps](accuracy.png)")
+    parts.append("![Test errors](accuracy.png)")
     return "\n\n".join(parts) + "\n"
 
 
@@ -140,11 +140,6 @@ def _spread(values: list[float | None], form: str) -> str:
         return "diverged"
     low, middle, high = (shown(y, form) for y in (min(values), median(values), max(values)))
     return middle if low == high else f"{middle} ({low} to {high})"
-
-
-def _table(header: list[str], lines: list[list[str]]) -> str:
-    return "\n".join(
-        f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *lines])
 
 
 def plot(record: dict[str, Any], path: Path) -> None:
@@ -194,12 +189,4 @@ def main(argv: list[str]) -> None:
         "weights": OPTIONS.weights, "steps": OPTIONS.steps, "seeds": OPTIONS.seeds,
         "gains": gains(found), "networks": found,
         "tuned": {name: tuned(name, OPTIONS.steps, data, OPTIONS.baselines) for name in names}}
-    page = markdown(record, command(OPTIONS))
-    out = Path(OPTIONS.out)
-    write_json(out / "accuracy.json", record)
-    write_text(out / "accuracy.md", page)
-    plot(record, out / "accuracy.png")
-    if OPTIONS.json:
-        cli.print_json(record)
-    else:
-        print(page)
+    pages.publish("accuracy", record, markdown(record, command(OPTIONS)), plot, OPTIONS)

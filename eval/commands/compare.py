@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from eval.commands import cli
+from eval.commands import cli, pages
 from eval.runs import contest, optimizers, practice, targets
 from eval.runs.contest import BUDGETS, MEASURES, TUNED, UNTUNED
 from eval.runs.data import Data
 from eval.runs.results import shown
-from eval.runs.store import Store, write_json, write_text
+from eval.runs.store import Store
 from eval.runs.suite_run import tasks
 from eval.runs.workers import Workers
 
@@ -126,11 +126,11 @@ def markdown(record: dict[str, Any], command: str) -> str:
         parts += [f"## {task['name']} ({title})", (
             f"Target: {shown(task['target'], missing='none')}, set by {task['target_from']}. "
             "Medians over seeds, and the lowest and highest."), _entries(task)]
-    parts += ["## What was looked at", _table(
+    parts += ["## What was looked at", pages.table(
         ["tasks", "in choosing `rule`", "in choosing the baselines' rates"],
         [[group, LOOKED_AT[group], "other seeds of the same tasks"]
          for group in dict.fromkeys(task["group"] for task in record["tasks"])])]
-    parts += ["## Protocol", _protocol(record["budget"]), _table(
+    parts += ["## Protocol", _protocol(record["budget"]), pages.table(
         ["baseline", "from", "version"],
         [[name, f"`{one['from']}`", one["version"]]
          for name, one in record["libraries"].items()])]
@@ -148,8 +148,8 @@ def _behind(rows: list[dict[str, Any]]) -> list[str]:
     lines = [[row["task"], MEASURES[row["measure"]], f"{row['other']} ({row['group']})",
               shown(row["ours"], missing="not reached"), shown(row["theirs"]),
               shown(row["ratio"], ".2f", "-")] for row in rows if row["behind"]]
-    listed = _table(["task", "by", "best other", "its own", "the other's", "ratio"], lines)
-    return [_table(["beside, on each task", "by", "behind on"], counts),
+    listed = pages.table(["task", "by", "best other", "its own", "the other's", "ratio"], lines)
+    return [pages.table(["beside, on each task", "by", "behind on"], counts),
             listed if lines else "It is behind nowhere."]
 
 
@@ -162,7 +162,7 @@ def _scores(group: str, measures: dict[str, dict[str, Any]], count: int) -> str:
 
     steps, seconds = (measures[measure] for measure in TIMES)
     order = sorted(steps, key=lambda name: -steps[name]["score"])
-    return _table(
+    return pages.table(
         [f"weights, and {group} baselines", "steps", "seconds", "target reached"],
         [[name, cell(steps[name]), cell(seconds.get(name)),
           f"{steps[name]['reached']} of {count}"] for name in order])
@@ -188,7 +188,7 @@ def _entries(task: dict[str, Any]) -> str:
             spread(row["losses"], "#.3g", "diverged"),
             spread(row["accuracies"], ".4f", "diverged"),
             "-" if row["step_seconds"] is None else f"{1000 * row['step_seconds']:.3g}"])
-    return _table(["optimizer", "", "rate", "steps", "seconds", "final loss", "test accuracy",
+    return pages.table(["optimizer", "", "rate", "steps", "seconds", "final loss", "test accuracy",
                    "ms a step"], lines)
 
 
@@ -210,11 +210,6 @@ def _protocol(name: str) -> str:
         "the median CPU seconds of a step of that optimizer on that task, on one thread, without "
         "compiling and evaluation. SOAP's steps run in PyTorch and are called from JAX: their "
         "seconds are shown, and not compared.")
-
-
-def _table(header: list[str], lines: list[list[str]]) -> str:
-    return "\n".join(
-        f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *lines])
 
 
 def plot(record: dict[str, Any], path: Path) -> None:
@@ -279,12 +274,4 @@ def main(argv: list[str]) -> None:
         found = [contest.measure(task, taking_part, budget) for task in contest_tasks(
             budget, OPTIONS.tasks, images, partial(Store, OPTIONS.store, workers=workers))]
     record = report(found, OPTIONS.weights, OPTIONS.budget)
-    page = markdown(record, command(OPTIONS))
-    out = Path(OPTIONS.out)
-    write_json(out / "compare.json", record)
-    write_text(out / "compare.md", page)
-    plot(record, out / "compare.png")
-    if OPTIONS.json:
-        cli.print_json(record)
-    else:
-        print(page)
+    pages.publish("compare", record, markdown(record, command(OPTIONS)), plot, OPTIONS)

@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 from markdown import Markdown
 
-from eval.commands import cli, figure
+from eval.commands import cli, figure, pages
 from eval.figures import FIGURES
 from eval.runs.store import write_text
 
@@ -85,14 +85,14 @@ INTRODUCTION = (
     "tables); untuned ones, the learned one among them, as they come.")
 
 
-def markdown(records: list[dict[str, Any]], pages: Sequence[str] = ()) -> str:
+def markdown(records: list[dict[str, Any]], added: Sequence[str] = ()) -> str:
     """The page as Markdown, which shows the pictures beside it.
 
     Args:
         records: of figures.
-        pages: of other commands.
+        added: pages of other commands.
     """
-    parts = ["# The paper's experiments", INTRODUCTION, _markdown_table(_summary(records))]
+    parts = ["# The paper's experiments", INTRODUCTION, pages.table(**_summary(records))]
     if _missing(records):
         parts.append(f"Not made: {', '.join(_missing(records))}.")
     for record in records:
@@ -103,16 +103,11 @@ def markdown(records: list[dict[str, Any]], pages: Sequence[str] = ()) -> str:
             f"The paper: {record['claim']}",
             f"**{HOLDS[record['verdict']['holds']]}** {record['verdict']['sentence']}",
             f"![{_heading(record)}]({name}.png)",
-            _markdown_table(record["table"]),
+            pages.table(**record["table"]),
             f"```\n{record['command']}\n```",
             "\n".join(f"- {key}: {value}" for key, value in _facts(record).items()),
         ]
-    return "\n\n".join([*parts, *pages]) + "\n"
-
-
-def _markdown_table(table: dict[str, Any]) -> str:
-    rows = [table["header"], ["---"] * len(table["header"]), *table["rows"]]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+    return "\n\n".join([*parts, *added]) + "\n"
 
 
 STYLE = (

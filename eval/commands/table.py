@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags
 
-from eval.commands import cli
+from eval.commands import cli, pages
 from eval.runs import grid_search, networks, optimizers
 from eval.runs.results import Result, final_loss, shown
 from eval.runs.run import Run
@@ -46,9 +46,7 @@ def tuned(network: str, steps: int, store: Store, seeds: list[int], baselines: s
     """
     known = {
         (record["optimizer"], record["schedule"]): record
-        for record in grid_search.load(network, baselines)
-        if (record["steps"], record["batch_size"], record["data"])
-        == (steps, 64, store.data.fingerprint)
+        for record in grid_search.known(network, steps, store.data, baselines)
     }
     if not (search or known):
         raise cli.UsageError(
@@ -125,13 +123,9 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             if s in searched else "not searched" for s in searches]
         for r, searched in zip(rows, by_search)]
     return "\n".join([
-        *_markdown_table(header, lines), "",
+        pages.table(header, lines), "",
         "Tuned, each at its best learning rate (in brackets):", "",
-        *_markdown_table(["network", "steps", *map(" ".join, searches)], tuned_lines)])
-
-
-def _markdown_table(header: list[str], lines: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *lines]]
+        pages.table(["network", "steps", *map(" ".join, searches)], tuned_lines)])
 
 
 def _name(record: dict[str, Any]) -> str:

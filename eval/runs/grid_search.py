@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from eval.runs.data import Data
 from eval.runs.results import final_loss
 from eval.runs.run import Run
 from eval.runs.store import Store, write_text
@@ -78,6 +79,15 @@ def load(network: str, folder: str | Path = BASELINES) -> list[Record]:
     """The records that were saved for a network."""
     path = Path(folder) / f"{network}.json"
     return json.loads(path.read_text()) if path.exists() else []
+
+
+def known(
+    network: str, steps: int, data: Data, folder: str | Path = BASELINES,
+) -> list[Record]:
+    """Those of so many steps on these data, at the batch size of `Run`."""
+    wanted = steps, Run.batch_size, data.fingerprint
+    return [record for record in load(network, folder)
+            if (record["steps"], record["batch_size"], record["data"]) == wanted]
 
 
 def _search(record: Record) -> tuple[Any, ...]:
