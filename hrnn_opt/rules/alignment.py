@@ -16,6 +16,7 @@ from hrnn_opt.places import backend
 from hrnn_opt.places.layout import Layout, block_sums
 from hrnn_opt.places.sweep import Moved, sweep
 from hrnn_opt.registry import register
+from hrnn_opt.rules import readings
 from hrnn_opt.rules.chain import Rule
 
 # Of the factor that is steered, either way.
@@ -35,6 +36,8 @@ _SMALLEST_MEAN_SQUARE = 1e-20
 START = {
     "target": -0.02, "slope": 20.0, "gain": 2.0, "log_delay": math.log(50.0),
     "log_steps": math.log(5000.0), "log_growth_steps": math.log(500.0), "decay": 0.2}
+# Of what is read in the target, and in the logs of gain and decay, either way.
+_BOUNDS_OF_READ = (0.1, 2.0, 2.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +47,20 @@ class AlignmentConfig(Config):
     Args:
         guarded: whether steps grow the less, the smaller gradients are beside their running mean
             squares.
+        reads: whether target, gain and decay change with what is read of the run (`readings.py`).
 
     Raises:
-        ValueError: if it is not True or False.
+        ValueError: naming the argument, what came and what is allowed.
     """
 
     guarded: bool = False
+    reads: bool = False
 
     NAME: ClassVar[str] = "alignment"
 
     def __post_init__(self) -> None:
-        check(self, "guarded", isinstance(self.guarded, bool), "True or False")
+        for name in ("guarded", "reads"):
+            check(self, name, isinstance(getattr(self, name), bool), "True or False")
 
 
 @register
@@ -80,6 +86,10 @@ class Alignment(Rule):
     steps would grow until they lead out of the minimum. With `guarded`, and a metric, growth has
     the factor min(1, sum_i g_i^2 / sqrt(v_i) / sum_i sqrt(v_i)): about 1 where gradients are as
     large as they were, and next to 0 where they vanish faster than v forgets.
+
+    With `reads`, R (6, 3) weighs the readings r of the run: 0.1 tanh(r . R_0) is added to the
+    target, and gain and decay have the factors exp(2 tanh(r . R_1)) and exp(2 tanh(r . R_2)). R
+    starts at 0.
     """
 
     Config = AlignmentConfig
@@ -89,6 +99,9 @@ class Alignment(Rule):
         for name, value in START.items():
             setattr(self, f"alignment_{name}", self.add_weight(
                 name=f"alignment_{name}", shape=(), initializer=keras.initializers.Constant(value)))
+        if self.config.reads:
+            self.alignment_reads = self.add_weight(
+                name="alignment_reads", shape=(readings.READINGS, 3), initializer="zeros")
 
     @property
     def needs(self):  # type: ignore[override]
@@ -98,52 +111,72 @@ class Alignment(Rule):
     def own_fields(self):
         # What is steered by must have been moved.
         field = Field("model", wide=True, of_moves=True)
-        return {"alignment_steps": field, "log_step_size": field}
+        own = {"alignment_steps": field, "log_step_size": field}
+        if self.config.reads:
+            own["alignment_observed"] = dataclasses.replace(field, leading=(readings.KEPT,))
+        return own
 
     def around(self, layout, state, seen, inner, active):
         step = inner(seen)
         factor = ops.exp(state["log_step_size"])[..., None, None]
-        cosine, size, known = self._cosine(layout, seen, step, active)
-        steps = state["alignment_steps"] + 1.0
-        push = ops.tanh(self.alignment_slope * (cosine - self.alignment_target))
+        observed, known = self._observed(layout, seen, step, active)
+        steps, own = state["alignment_steps"] + 1.0, {}
+        target, gain, decay = self.alignment_target, self.alignment_gain, self.alignment_decay
+        if self.config.reads:
+            old = state["alignment_observed"]
+            own["alignment_observed"] = kept = ops.where(
+                known, readings.observe(old, observed), old)
+            read = ops.tensordot(
+                ops.transpose(self.alignment_reads),
+                readings.readings(kept, state["log_step_size"]), 1)
+            more, log_gain, log_decay = (
+                bound * ops.tanh(number)
+                for bound, number in zip(_BOUNDS_OF_READ, ops.unstack(read, 3)))
+            target, gain, decay = (
+                target + more, gain * ops.exp(log_gain), decay * ops.exp(log_decay))
+        push = ops.tanh(self.alignment_slope * (observed.cosine - target))
         if self.config.guarded:
-            push = ops.where(push > 0, push * ops.minimum(size, 1.0), push)
+            push = ops.where(push > 0, push * ops.minimum(observed.size, 1.0), push)
         growth_steps = ops.exp(self.alignment_log_growth_steps)
         delay = ops.exp(self.alignment_log_delay)
         waning = ops.where(push > 0, growth_steps, ops.exp(self.alignment_log_steps))
-        change = (self.alignment_gain / ((steps + delay) * (1.0 + steps / waning)) * push
-                  - self.alignment_decay / (steps + growth_steps))
-        log_step_size = ops.clip(
+        change = (gain / ((steps + delay) * (1.0 + steps / waning)) * push
+                  - decay / (steps + growth_steps))
+        own["alignment_steps"] = steps
+        own["log_step_size"] = ops.clip(
             state["log_step_size"] + ops.where(known, change, 0.0),
             -LOG_STEP_SIZE_BOUND, LOG_STEP_SIZE_BOUND)
-        return {"alignment_steps": steps, "log_step_size": log_step_size}, step._replace(
+        return own, step._replace(
             update=factor * step.update, squares=None,
             ahead=None if step.ahead is None else factor * step.ahead)
 
-    def _cosine(
+    def _observed(
         self, layout: Layout, seen: Seen, step: Step, active: Any | None
-    ) -> tuple[Any, Any, Any]:
-        """(...) c, the size of gradients beside their mean squares, and whether there is c."""
+    ) -> tuple[readings.Observed, Any]:
+        """What there is to observe, and (...) whether there is c."""
         offset = seen.offset
         if offset is None:
             zeros = ops.zeros(tuple(seen.gradient.shape)[:-2])
-            return zeros, zeros, zeros > 0
+            return readings.Observed(zeros, zeros, zeros), zeros > 0
         if active is not None:
             offset = ops.where(layout.to_lanes(active), offset, 0.0)
         # Squares of what is far from 1 leave 32 bits.
         largest = backend.largest_size(seen.gradient)
-        guarded = self.config.guarded and step.metric is not None
+        sized = (self.config.guarded or self.config.reads) and step.metric is not None
+        largest = ops.where(largest > 0, largest, 1.0)
         sums = sweep(
-            partial(_products, guarded=guarded), layout, {},
-            (seen.gradient, offset, step.metric, ops.where(largest > 0, largest, 1.0)),
-            rows=0, sums=(3 + guarded,), light=True).sums[0]
-        product, *squares = ops.unstack(ops.sum(sums, axis=-1), 3 + guarded)
+            partial(_products, sized=sized), layout, {},
+            (seen.gradient, offset, step.metric, largest),
+            rows=0, sums=(3 + sized,), light=True).sums[0]
+        product, *squares = ops.unstack(ops.sum(sums, axis=-1), 3 + sized)
         norms = squares[0] * squares[1]
         known = norms > 0
         size = ops.ones_like(product)
-        if guarded:
+        if sized:
             size = ops.square(largest[..., 0, 0]) * squares[0] / squares[2]
-        return product * ops.rsqrt(ops.where(known, norms, 1.0)), size, known
+        log_norm = ops.log(largest[..., 0, 0]) + 0.5 * ops.log(ops.where(known, squares[0], 1.0))
+        return readings.Observed(
+            log_norm, size, product * ops.rsqrt(ops.where(known, norms, 1.0))), known
 
     def describe(self, state, shape):
         found = self.inner.describe(state, shape)
@@ -154,9 +187,9 @@ class Alignment(Rule):
 
 
 def _products(
-    state: State, given: list[Any], used_lanes: Any, moves: Any | None, *, guarded: bool
+    state: State, given: list[Any], used_lanes: Any, moves: Any | None, *, sized: bool
 ) -> Moved:
-    """The three products of which the cosine is made, of all blocks or some, and with `guarded` the
+    """The three products of which the cosine is made, of all blocks or some, and with `sized` the
     sum of the metric. Neither vector is made in the metric, the root of a root, which the first
     product does without."""
     gradient, way, metric, largest = given
@@ -165,7 +198,7 @@ def _products(
     if metric is not None:
         root = ops.sqrt(ops.maximum(metric, _SMALLEST_MEAN_SQUARE))
         near, far = scaled / root, way * root
-        sums = [block_sums(root, used_lanes)] if guarded else []
+        sums = [block_sums(root, used_lanes)] if sized else []
     products = [
         block_sums(a * b, used_lanes) for a, b in ((scaled, way), (near, scaled), (far, way))]
     return Moved({}, [], [ops.stack(products + sums)])

@@ -19,3 +19,6 @@ def _tasks(numbers):
 add_suite("ten_kinds", lambda: _tasks(_NUMBERS))
 # Even numbers are those with few samples.
 add_suite("ten_kinds_twice", lambda: _tasks(sorted([*_NUMBERS, *(n - 1 for n in _NUMBERS)])))
+# With the patch transformer, which wants gentler control.
+add_suite("eleven_kinds_twice", lambda: _tasks(
+    sorted([*_NUMBERS, *(n - 1 for n in _NUMBERS), 36, 37])))

@@ -59,9 +59,15 @@ def test_steps_grow_where_gradients_have_no_noise(problem):
     assert loss < 0.02 * uncontrolled
 
 
-def _steered(guarded: bool, sizes: np.ndarray) -> float:
-    """The log of the factor of all updates, after gradients of these sizes that point one way."""
-    network, layout = Averaging(Alignment(Direction(), guarded=guarded)), Layout([(6, 4)])
+def _steered(
+    guarded: bool, sizes: np.ndarray, reads: np.ndarray | None = None, observed: bool = False,
+) -> float | np.ndarray:
+    """The log of the factor of all updates, after gradients of these sizes that point one way; or
+    what was observed."""
+    alignment = Alignment(Direction(), guarded=guarded, reads=reads is not None)
+    if reads is not None:
+        alignment.alignment_reads.assign(reads)
+    network, layout = Averaging(alignment), Layout([(6, 4)])
     state, drawn = network.init_state(layout), np.random.default_rng(0).normal(size=(6, 4))
     gradient = layout.flatten([jnp.array(drawn, "float32")])
 
@@ -70,7 +76,7 @@ def _steered(guarded: bool, sizes: np.ndarray) -> float:
         return network.step(layout, state, Seen(size * gradient, offset=gradient))[0], None
 
     state, _ = jax.lax.scan(step, state, jnp.array(sizes, "float32"))
-    return float(state["log_step_size"])
+    return np.array(state["alignment_observed"]) if observed else float(state["log_step_size"])
 
 
 def test_guarded_steps_do_not_grow_where_gradients_vanish():
@@ -86,3 +92,35 @@ def test_guarded_growth_is_the_same_at_any_size_of_gradients(size):
     found = _steered(True, np.full(100, size))
     # Next to 0 nothing is felt.
     assert found == pytest.approx(usual, abs=0.01) if size > 1e-9 else -0.1 < found < usual + 0.01
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e12])
+def test_readings_are_the_same_at_any_size_of_gradients(size):
+    weights = np.full((6, 3), 0.5, "float32")
+    sizes = 0.97 ** np.arange(100)
+    usual, found = (_steered(True, scale * sizes, weights) for scale in (1e-3, 1e-3 * size))
+    assert found == pytest.approx(usual, abs=0.01)
+
+
+def test_nothing_changes_until_readings_are_weighed():
+    sizes = 0.97 ** np.arange(200)
+    assert _steered(True, sizes, np.zeros((6, 3))) == pytest.approx(_steered(True, sizes), abs=1e-6)
+
+
+@pytest.mark.parametrize(("output", "least", "most"), [(1, 0.5, 9.0), (2, -9.0, -0.02)])
+def test_readings_steer_gain_and_decay(output, least, most):
+    weights = np.zeros((6, 3), "float32")
+    # The clock.
+    weights[5, output] = 2.0
+    still = np.ones(300)
+    assert least < _steered(True, still, weights) - _steered(True, still) < most
+
+
+def test_the_fall_of_gradients_is_observed_from_the_first_on():
+    log_norm, log_size, cosine, square, largest, steps = _steered(
+        True, 1e-3 * 0.95 ** np.arange(300), np.zeros((6, 3)), observed=True)
+    assert steps == 300
+    # The mean lags behind by 100 steps.
+    assert log_norm - largest == pytest.approx(300 * np.log(0.95), rel=0.5)
+    assert cosine == pytest.approx(1.0, abs=0.2)
+    assert square == pytest.approx(cosine**2, abs=0.2)
