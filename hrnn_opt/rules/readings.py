@@ -11,10 +11,10 @@ from keras import ops
 _NEWEST = 0.01
 # Either way, of a reading.
 _LARGEST = 2.0
-# Fall of gradients, their size beside their mean squares, two of the cosine, the factor of all
-# steps, and a clock.
+# How far gradients have fallen, their size beside their mean squares, mean and RMS of the cosine,
+# the factor of all steps, and a clock.
 READINGS = 6
-# What is kept from step to step: means of four, the largest of the first, and how many were observed.
+# What is kept from step to step: means of four, the largest of the first, and how many they are of.
 KEPT = 6
 _LEAST_SIZE = 1e-12
 

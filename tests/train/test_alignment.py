@@ -117,7 +117,7 @@ def test_readings_steer_gain_and_decay(output, least, most):
 
 
 def test_the_fall_of_gradients_is_observed_from_the_first_on():
-    log_norm, log_size, cosine, square, largest, steps = _steered(
+    log_norm, _, cosine, square, largest, steps = _steered(
         True, 1e-3 * 0.95 ** np.arange(300), np.zeros((6, 3)), observed=True)
     assert steps == 300
     # The mean lags behind by 100 steps.
