@@ -121,8 +121,9 @@ def score(times: np.ndarray) -> np.ndarray:
 def score_interval(
     times: Sequence[np.ndarray], draws: int = 1000, seed: int = 0,
 ) -> np.ndarray:
-    """(E, 2) from the 5th to the 95th percentile of the score, with tasks, and seeds of each
-    optimizer on each task, drawn anew with replacement.
+    """(E, 2) from the 5th to the 95th percentile of the score, with tasks, and seeds on each task,
+    drawn anew with replacement. All optimizers have the seeds that are drawn: a seed is a start and
+    an order of data that they share.
 
     Args:
         times: T arrays (E, S); a task's time is the median over its seeds, of which others may have
@@ -131,9 +132,9 @@ def score_interval(
         seed: of the draws.
     """
     rng = np.random.default_rng(seed)
-    medians = np.stack([median_times(np.take_along_axis(
-        of_task[None], rng.integers(of_task.shape[1], size=(draws, *of_task.shape)), axis=2))
-        for of_task in times], axis=2)
+    medians = np.stack([
+        median_times(of_task[:, rng.integers(of_task.shape[1], size=(draws, of_task.shape[1]))])
+        for of_task in times], axis=2).swapaxes(0, 1)
     drawn = rng.integers(len(times), size=(draws, len(times)))
     found = [score(of_draw[:, chosen]) for of_draw, chosen in zip(medians, drawn)]
     return np.quantile(found, [0.05, 0.95], axis=0).T

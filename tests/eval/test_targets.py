@@ -59,6 +59,9 @@ def test_the_interval_is_that_of_seeds_and_tasks():
     some = [np.array([[1.0, 1.0, 9.0], [3.0, 3.0, 3.0]])]
     low, high = targets.score_interval(some, 400)[0]
     assert low == pytest.approx(1 / 3) and high == 1
+    # The same seeds are drawn for all.
+    alike = [np.array([[1.0, 5.0, 9.0]] * 2)]
+    np.testing.assert_allclose(targets.score_interval(alike, 200), 1)
     assert targets.median_times(np.array([1, INF])) == INF
     assert targets.median_times(np.array([3, INF, 1])) == 3
 
