@@ -11,6 +11,7 @@ import sys
 import numpy as np
 
 import lab.programs.ten_kinds  # noqa: F401 its suites
+import lab.programs.unscaled  # noqa: F401 likewise
 from hrnn_opt import Pretrained
 from lab.programs import scan
 
@@ -24,6 +25,7 @@ VARIANTS = {
     "steps 2000": (1.0, {"log_steps": math.log(2e3)}),
     "steps 20000": (1.0, {"log_steps": math.log(2e4)}),
     "growth for 2000": (1.0, {"log_growth_steps": math.log(2e3)}),
+    "no control": (1.0, {"gain": 0.0, "decay": 0.0}),
 }
 
 
