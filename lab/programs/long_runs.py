@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-import lab.programs.ten_kinds  # noqa: F401 its suites
+import lab.programs.ten_kinds
 import lab.programs.unscaled  # noqa: F401 likewise
 from hrnn_opt import Pretrained
 from lab.programs import scan
