@@ -173,7 +173,7 @@ class Alignment(Rule):
         known = norms > 0
         size = ops.ones_like(product)
         if sized:
-            size = ops.square(largest[..., 0, 0]) * squares[0] / squares[2]
+            size = largest[..., 0, 0] * (largest[..., 0, 0] * squares[0] / squares[2])
         log_norm = ops.log(largest[..., 0, 0]) + 0.5 * ops.log(ops.where(known, squares[0], 1.0))
         return readings.Observed(
             log_norm, size, product * ops.rsqrt(ops.where(known, norms, 1.0))), known

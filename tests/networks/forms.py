@@ -47,6 +47,8 @@ def _forms() -> dict[str, dict]:
         **{f"{kind} with lookahead": {"kind": kind, "lookahead": True}
            for kind in kinds() if has_lookahead(kind)},
         **{f"{rule} of {SMALL}": _around_small(rule) for rule in rules()},
+        f"alignment of {SMALL}, guarded and reading": {"kind": SMALL, "rules": [
+            ["averaging", {}], ["alignment", {"guarded": True, "reads": True}]]},
         **{f"all rules of {kind}": {"kind": kind, "rules": [[rule, {}] for rule in CHAIN]}
            for kind in kinds() if BACKEND == "jax" or kind in CHAINED},
     }
