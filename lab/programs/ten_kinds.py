@@ -3,12 +3,18 @@ thousand meta-steps of four families take hours: `python -m train --modules lab.
 --suite ten_kinds`. All tasks of `ten_kinds` have noise that keeps them from being learned by heart;
 `ten_kinds_twice` has each once more, with few samples."""
 
+import dataclasses
+
 from problems.small_real import small_real
 from problems.suites import add_suite
 
 # Perceptrons with ReLU, sigmoid, tanh and SiLU units, one that is normalised, regression, a
 # convnet, a GRU, an attention language model and an autoencoder.
 _NUMBERS = (1, 3, 5, 7, 9, 11, 13, 25, 39, 49)
+# Even numbers are those with few samples.
+_TWICE = sorted([*_NUMBERS, *(n - 1 for n in _NUMBERS)])
+# With the patch transformer, which wants gentler control.
+_ELEVEN = sorted([*_TWICE, 36, 37])
 
 
 def _tasks(numbers):
@@ -16,9 +22,16 @@ def _tasks(numbers):
     return [tasks[number].problem for number in numbers]
 
 
+def _clean(problem):
+    """Neither few samples nor noise."""
+    return dataclasses.replace(problem, data=dataclasses.replace(
+        problem.data, **{name: 0.0 for name in ("few_decades", "noise")
+                         if hasattr(problem.data, name)}))
+
+
 add_suite("ten_kinds", lambda: _tasks(_NUMBERS))
-# Even numbers are those with few samples.
-add_suite("ten_kinds_twice", lambda: _tasks(sorted([*_NUMBERS, *(n - 1 for n in _NUMBERS)])))
-# With the patch transformer, which wants gentler control.
-add_suite("eleven_kinds_twice", lambda: _tasks(
-    sorted([*_NUMBERS, *(n - 1 for n in _NUMBERS), 36, 37])))
+add_suite("ten_kinds_twice", lambda: _tasks(_TWICE))
+add_suite("eleven_kinds_twice", lambda: _tasks(_ELEVEN))
+# And with as many samples as there are, and no noise.
+add_suite("eleven_kinds_thrice", lambda: [
+    *_tasks(_ELEVEN), *map(_clean, _tasks(_ELEVEN[::2]))])
