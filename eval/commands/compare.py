@@ -100,6 +100,7 @@ def report(found: list[dict[str, Any]], weights: list[str], budget: str) -> dict
             name: {"from": path, "version": f"{library} {importlib.metadata.version(library)}"}
             for name, (library, path) in optimizers.LIBRARIES.items()},
         "comparisons": {name: contest.comparisons(found, name) for name in names},
+        "beside_each": {name: contest.beside_each(found, name) for name in names},
         "within": [round(float(x), 4) for x in WITHIN],
         "profiles": {
             group: {measure: contest.profiles(found, group, measure, WITHIN) for measure in TIMES}
@@ -121,6 +122,11 @@ def markdown(record: dict[str, Any], command: str) -> str:
     for group, measures in record["profiles"].items():
         parts.append(_scores(group, measures, len(record["tasks"])))
     parts.append("![Performance profiles](compare.png)")
+    for name, rows in record["beside_each"].items():
+        parts += [f"## `{name}` beside each", (
+            "Geometric means of its steps and seconds to the target over the other's, where both "
+            "reach it, and of final training losses where both have one; below 1 it is ahead. In "
+            "brackets on how many tasks."), _beside_each(rows)]
     for task in record["tasks"]:
         title = f"{task['group']}, {task['steps']:,} steps, {task['seeds']} seeds"
         parts += [f"## {task['name']} ({title})", (
@@ -166,6 +172,19 @@ def _scores(group: str, measures: dict[str, dict[str, Any]], count: int) -> str:
         [f"weights, and {group} baselines", "steps", "seconds", "target reached"],
         [[name, cell(steps[name]), cell(seconds.get(name)),
           f"{steps[name]['reached']} of {count}"] for name in order])
+
+
+def _beside_each(rows: list[dict[str, Any]]) -> str:
+    def cell(row: dict[str, Any], measure: str) -> str:
+        count = row["tasks"][measure]
+        return f"{row['ratios'][measure]:.2f} ({count})" if count else "-"
+
+    return pages.table(
+        ["beside", "", "steps", "seconds", "final loss", "it alone reaches it", "the other alone"],
+        [[row["other"], row["group"],
+          *(cell(row, measure) for measure in ("steps", "seconds", "losses")), row["alone"],
+          row["other_alone"]]
+         for row in rows])
 
 
 def _entries(task: dict[str, Any]) -> str:

@@ -256,6 +256,10 @@ MEASURES = {"steps": "steps to the target", "seconds": "seconds to the target",
             "losses": "final training loss", "accuracies": "error on other data"}
 
 
+# Of a loss in a mean of ratios.
+_LEAST = 1e-12
+
+
 def value(row: dict[str, Any], measure: str) -> float | None:
     """The median over seeds, infinite where it has none; None where there is no such thing. Lower
     is better."""
@@ -294,6 +298,32 @@ def comparisons(found: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return [{**row, **{key: row[key] if math.isfinite(row[key]) else None
                        for key in ("ours", "theirs", "ratio")}, "behind": row["ratio"] > 1}
             for row in rows]
+
+
+def beside_each(found: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Weights beside each baseline over all tasks: `other`, `group`, on how many tasks one of them
+    reaches the target `alone` or the `other_alone`, and by measure the geometric mean of ours over
+    theirs where both are finite, `ratios` (None: nowhere), and on how many tasks, `tasks`.
+    """
+    rows = []
+    for other, row in found[0]["entries"].items():
+        if row["group"] == WEIGHTS:
+            continue
+        pairs = {measure: [pair for task in found if None not in (pair := tuple(
+            value(task["entries"][one], measure) for one in (name, other)))]
+            for measure in ("steps", "seconds", "losses")}
+        both = {measure: [pair for pair in of_one if all(map(math.isfinite, pair))]
+                for measure, of_one in pairs.items()}
+        reached = np.isfinite(np.reshape(pairs["steps"], (-1, 2)))
+        rows.append({
+            "other": other, "group": row["group"],
+            "alone": int(np.sum(reached[:, 0] & ~reached[:, 1])),
+            "other_alone": int(np.sum(reached[:, 1] & ~reached[:, 0])),
+            "ratios": {measure: float(np.exp(np.mean([
+                math.log(max(ours, _LEAST) / max(theirs, _LEAST)) for ours, theirs in of_one])))
+                if of_one else None for measure, of_one in both.items()},
+            "tasks": {measure: len(of_one) for measure, of_one in both.items()}})
+    return rows
 
 
 def _ratio(ours: float, theirs: float) -> float:

@@ -79,6 +79,7 @@ def test_the_command(fake_suite_runs, fake_runs, data_dir, tmp_path, capsys):
     assert (len(fake_suite_runs), len(fake_runs.runs)) == before
     page = capsys.readouterr().out
     assert page.index("Where `rule` is behind") < page.index("## Scores")
+    assert page.index("## Scores") < page.index("## `rule` beside each")
     # The formula for images knows only rates: cosine halves its loss.
     assert "| best tuned | final training loss | 3 of 5 |" in page
     assert "| best untuned | final training loss | 0 of 5 |" in page
@@ -112,6 +113,20 @@ def test_what_is_behind_by_most_stands_first():
     (accuracy,) = [one for one in found if one["measure"] == "accuracies"]
     assert accuracy["ratio"] == pytest.approx(2) and accuracy["behind"]
     assert found[0]["task"] == "lost"
+
+
+def test_beside_each_is_a_mean_over_tasks_that_both_finish():
+    tasks = [{"name": str(i), "entries": {
+        "w": row("weights", [ours] * 3, losses=[loss] * 3),
+        "a": row("untuned", [theirs] * 3, losses=[2.0] * 3)}}
+        for i, (ours, theirs, loss) in enumerate([
+            (4, 2, 1.0), (16, 2, 4.0), (None, 3, 1.0), (5, None, 4.0), (None, None, None)])]
+    (found,) = contest.beside_each(tasks, "w")
+    assert found["other"] == "a" and (found["alone"], found["other_alone"]) == (1, 1)
+    assert found["tasks"] == {"steps": 2, "seconds": 0, "losses": 4}
+    assert found["ratios"]["steps"] == pytest.approx(4)
+    assert found["ratios"]["losses"] == pytest.approx(1)
+    assert found["ratios"]["seconds"] is None
 
 
 def test_an_optimizer_that_never_finishes_sets_no_target():
