@@ -228,7 +228,7 @@ def _protocol(name: str) -> str:
         "are read off a line through the points of a curve on log axes. Seconds are steps times "
         "the median CPU seconds of a step of that optimizer on that task, on one thread, without "
         "compiling and evaluation. SOAP's steps run in PyTorch and are called from JAX: their "
-        "seconds are shown, and not compared.")
+        "seconds are not compared.")
 
 
 def plot(record: dict[str, Any], path: Path) -> None:
