@@ -32,7 +32,7 @@ from eval.runs.store import Store
 from eval.runs.workers import Workers
 
 NETWORKS = ("mlp_relu", "mlp_sigmoid", "mlp_deep_tanh", "rows_gru")
-DECAYS = (0.003, 0.01, 0.03)
+DECAYS = (0.003, 0.01, 0.03, 0.1)
 MOMENTUM = 0.999
 AS_IT_COMES = "as it comes"
 
