@@ -182,8 +182,7 @@ def _beside_each(rows: list[dict[str, Any]]) -> str:
     return pages.table(
         ["beside", "", "steps", "seconds", "final loss", "it alone reaches it", "the other alone"],
         [[row["other"], row["group"],
-          *(cell(row, measure) for measure in ("steps", "seconds", "losses")), row["alone"],
-          row["other_alone"]]
+          *(cell(row, measure) for measure in row["tasks"]), row["alone"], row["other_alone"]]
          for row in rows])
 
 

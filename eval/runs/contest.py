@@ -254,9 +254,7 @@ def _numbers(values: np.ndarray) -> list[float | None]:
 # What one entry is compared to another by, and whether more of it is worse.
 MEASURES = {"steps": "steps to the target", "seconds": "seconds to the target",
             "losses": "final training loss", "accuracies": "error on other data"}
-
-
-# Of a loss in a mean of ratios.
+# Of what has a part in a mean of ratios: a loss may be 0.
 _LEAST = 1e-12
 
 
@@ -305,23 +303,26 @@ def beside_each(found: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     reaches the target `alone` or the `other_alone`, and by measure the geometric mean of ours over
     theirs where both are finite, `ratios` (None: nowhere), and on how many tasks, `tasks`.
     """
+    def pairs(other: str, measure: str) -> np.ndarray:
+        """(T, 2) ours and the other's, NaN where there is no such thing."""
+        return np.array([[value(task["entries"][one], measure) for one in (name, other)]
+                         for task in found], "float64")
+
     rows = []
     for other, row in found[0]["entries"].items():
         if row["group"] == WEIGHTS:
             continue
-        pairs = {measure: [pair for task in found if None not in (pair := tuple(
-            value(task["entries"][one], measure) for one in (name, other)))]
-            for measure in ("steps", "seconds", "losses")}
-        both = {measure: [pair for pair in of_one if all(map(math.isfinite, pair))]
-                for measure, of_one in pairs.items()}
-        reached = np.isfinite(np.reshape(pairs["steps"], (-1, 2)))
+        ours, theirs = np.isfinite(pairs(other, "steps")).T
+        both = {}
+        for measure in ("steps", "seconds", "losses"):
+            of_one = pairs(other, measure)
+            both[measure] = np.maximum(of_one[np.isfinite(of_one).all(axis=1)], _LEAST)
         rows.append({
             "other": other, "group": row["group"],
-            "alone": int(np.sum(reached[:, 0] & ~reached[:, 1])),
-            "other_alone": int(np.sum(reached[:, 1] & ~reached[:, 0])),
-            "ratios": {measure: float(np.exp(np.mean([
-                math.log(max(ours, _LEAST) / max(theirs, _LEAST)) for ours, theirs in of_one])))
-                if of_one else None for measure, of_one in both.items()},
+            "alone": int(np.sum(ours & ~theirs)), "other_alone": int(np.sum(theirs & ~ours)),
+            "ratios": {
+                measure: float(np.exp(np.mean(np.log(of_one[:, 0] / of_one[:, 1]))))
+                if len(of_one) else None for measure, of_one in both.items()},
             "tasks": {measure: len(of_one) for measure, of_one in both.items()}})
     return rows
 

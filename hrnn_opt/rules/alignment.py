@@ -126,12 +126,7 @@ class Alignment(Rule):
             old = state["alignment_observed"]
             own["alignment_observed"] = kept = ops.where(
                 known, readings.observe(old, observed), old)
-            read = ops.tensordot(
-                ops.transpose(self.alignment_reads),
-                readings.readings(kept, state["log_step_size"]), 1)
-            more, log_gain, log_decay = (
-                bound * ops.tanh(number)
-                for bound, number in zip(_BOUNDS_OF_READ, ops.unstack(read, 3)))
+            more, log_gain, log_decay = self._read(kept, state["log_step_size"])
             target, gain, decay = (
                 target + more, gain * ops.exp(log_gain), decay * ops.exp(log_decay))
         push = ops.tanh(self.alignment_slope * (observed.cosine - target))
@@ -150,6 +145,13 @@ class Alignment(Rule):
             update=factor * step.update, squares=None,
             ahead=None if step.ahead is None else factor * step.ahead)
 
+    def _read(self, kept: Any, log_step_size: Any) -> list[Any]:
+        """(...) what is read in the target, and in the logs of gain and decay."""
+        read = ops.tensordot(
+            ops.transpose(self.alignment_reads), readings.readings(kept, log_step_size), 1)
+        return [bound * ops.tanh(number)
+                for bound, number in zip(_BOUNDS_OF_READ, ops.unstack(read, 3))]
+
     def _observed(
         self, layout: Layout, seen: Seen, step: Step, active: Any | None
     ) -> tuple[readings.Observed, Any]:
@@ -157,13 +159,13 @@ class Alignment(Rule):
         offset = seen.offset
         if offset is None:
             zeros = ops.zeros(tuple(seen.gradient.shape)[:-2])
-            return readings.Observed(zeros, zeros, zeros), zeros > 0
+            return readings.Observed(zeros + 1.0, zeros, zeros, zeros), zeros > 0
         if active is not None:
             offset = ops.where(layout.to_lanes(active), offset, 0.0)
         # Squares of what is far from 1 leave 32 bits.
         largest = backend.largest_size(seen.gradient)
-        sized = (self.config.guarded or self.config.reads) and step.metric is not None
         largest = ops.where(largest > 0, largest, 1.0)
+        sized = (self.config.guarded or self.config.reads) and step.metric is not None
         sums = sweep(
             partial(_products, sized=sized), layout, {},
             (seen.gradient, offset, step.metric, largest),
@@ -171,12 +173,11 @@ class Alignment(Rule):
         product, *squares = ops.unstack(ops.sum(sums, axis=-1), 3 + sized)
         norms = squares[0] * squares[1]
         known = norms > 0
-        size = ops.ones_like(product)
+        largest, size = largest[..., 0, 0], ops.ones_like(product)
         if sized:
-            size = largest[..., 0, 0] * (largest[..., 0, 0] * squares[0] / squares[2])
-        log_norm = ops.log(largest[..., 0, 0]) + 0.5 * ops.log(ops.where(known, squares[0], 1.0))
-        return readings.Observed(
-            log_norm, size, product * ops.rsqrt(ops.where(known, norms, 1.0))), known
+            size = largest * (largest * squares[0] / squares[2])
+        cosine = product * ops.rsqrt(ops.where(known, norms, 1.0))
+        return readings.Observed(largest, squares[0], size, cosine), known
 
     def describe(self, state, shape):
         found = self.inner.describe(state, shape)

@@ -11,8 +11,8 @@ from keras import ops
 _NEWEST = 0.01
 # Either way, of a reading.
 _LARGEST = 2.0
-# How far gradients have fallen, their size beside their mean squares, mean and RMS of the cosine,
-# the factor of all steps, and a clock.
+# How far the norm of gradients has fallen, in the metric of the steps; their size beside their mean
+# squares; mean and RMS of the cosine; the factor of all steps; and a clock.
 READINGS = 6
 # What is kept from step to step: means of four, the largest of the first, and how many they are of.
 KEPT = 6
@@ -23,12 +23,14 @@ class Observed(NamedTuple):
     """What there is to observe in a step, (...) each, of all entries of the model.
 
     Attributes:
-        log_norm: log of the gradient's norm, whatever the metric.
+        largest: size of the gradient's largest entry, 1 where all are 0.
+        squares: sum of the squares of what is left when entries are divided by that, in the metric.
         size: of the gradient beside its running mean squares, about 1 where it is as it was.
         cosine: of the gradient with the way to the average.
     """
 
-    log_norm: Any
+    largest: Any
+    squares: Any
     size: Any
     cosine: Any
 
@@ -41,8 +43,11 @@ def observe(kept: Any, seen: Observed) -> Any:
         seen: in this step.
     """
     steps, means = kept[5], kept[:4]
+    # The gradient's norm in the metric of the steps.
+    log_norm = ops.log(seen.largest) + 0.5 * ops.log(
+        ops.where(seen.squares > 0, seen.squares, 1.0))
     log_size = ops.log(ops.clip(seen.size, _LEAST_SIZE, 1.0 / _LEAST_SIZE))
-    new = ops.stack([seen.log_norm, log_size, seen.cosine, ops.square(seen.cosine)])
+    new = ops.stack([log_norm, log_size, seen.cosine, ops.square(seen.cosine)])
     means = means + ops.maximum(_NEWEST, 1.0 / (steps + 1.0)) * (new - means)
     largest = ops.where(steps > 0, ops.maximum(kept[4], means[0]), means[0])
     return ops.concatenate([means, ops.stack([largest, steps + 1.0])])

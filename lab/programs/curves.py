@@ -8,12 +8,13 @@ there is one.
 """
 
 import csv
-import json
 import math
 import sys
 from pathlib import Path
 
 import numpy as np
+
+from train import log
 
 EVERY = 50
 COLUMNS = ("run", "meta_step", "meta_objective", "signal", "validation")
@@ -22,7 +23,7 @@ FOLDER = Path(__file__).parents[1]
 
 def rows(name: str, folder: str) -> list[dict[str, str]]:
     """Those of one run."""
-    records = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+    records = log.read(Path(folder))
     found = []
     for last in range(EVERY, records[-1]["step"] + 1, EVERY):
         some = [record for record in records if last - EVERY < record["step"] <= last]

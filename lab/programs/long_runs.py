@@ -11,7 +11,7 @@ import sys
 import numpy as np
 
 import lab.programs.ten_kinds
-import lab.programs.unscaled  # noqa: F401 likewise
+import lab.programs.unscaled  # noqa: F401 the suites of both
 from hrnn_opt import Pretrained
 from lab.programs import scan
 
