@@ -41,6 +41,9 @@ _LEAST_SHARE = 1e-8
 _LARGEST_INPUT = 2.0
 # What a tensor is: logs of its rows and columns, whether it is a matrix, and its place among all.
 _DESCRIPTORS = 4
+# What gates may read of the run of a tensor: a clock, how far gradients have fallen, how they agree.
+_OF_RUN = 3
+_LEAST_AGREEMENT = 1e-3
 # What the model's level reads beside its tensors: a clock, whether the share of the training that
 # is done is known, and that share.
 _OF_MODEL = 3
@@ -55,6 +58,7 @@ class EquivariantRNNConfig(Config):
         time_scales: number of gradient averages, 2 to 8; their decays start at 0.27, 0.9, 0.99 and
             so on.
         gates_read_inputs: whether gates read the Parameter RNN's inputs beside its state.
+        gates_read_run: whether gates change with what is read of each tensor's run.
 
     Raises:
         ValueError: naming the argument, what came and what is allowed.
@@ -65,6 +69,7 @@ class EquivariantRNNConfig(Config):
     global_units: int = 8
     time_scales: int = 3
     gates_read_inputs: bool = False
+    gates_read_run: bool = False
 
     NAME: ClassVar[str] = "equivariant"
 
@@ -76,7 +81,8 @@ class EquivariantRNNConfig(Config):
             value = getattr(self, name)
             check(self, name, is_number(value, int) and least <= value <= most,
                   f"an integer from {least} to {most}")
-        check(self, "gates_read_inputs", isinstance(self.gates_read_inputs, bool), "True or False")
+        for name in ("gates_read_inputs", "gates_read_run"):
+            check(self, name, isinstance(getattr(self, name), bool), "True or False")
 
     @property
     def inputs(self) -> int:
@@ -91,11 +97,15 @@ class EquivariantRNN(LearnedOptimizer):
 
     a_s are averages of the gradient at S time scales, v its mean squares and V their mean over the
     tensor; h is the Parameter RNN's state after this gradient. It reads x: |m_s|, m_s m_{s+1} and
-    log(v / V) / 4; with `gates_read_inputs`, w_s has (U x)_s besides, of inputs clipped to 2. The
-    Tensor RNN reads means of x and of h, and what the tensor is, and decides factors of its updates
-    and of its shrinkage kappa; the Global RNN reads the mean over tensors, the time, and the share
-    of the training that is done where it is known. The two inject biases below them (Wichrowska et
-    al. 2017, section 3.2).
+    log(v / V) / 4; with `gates_read_inputs`, w_s has (U x)_s besides, of inputs clipped to 2. With
+    `gates_read_run`, it has (A r)_s + (B r)_s log(v / V) / 4 besides, clipped likewise: r reads of
+    the tensor's run a clock, how far log V has fallen from its largest, and the log of the running
+    mean of the slowest |m_s|, which tells gradients that agree from noise.
+
+    The Tensor RNN reads means of x and of h, and what the tensor is, and decides factors of its
+    updates and of its shrinkage kappa; the Global RNN reads the mean over tensors, the time, and
+    the share of the training that is done where it is known. The two inject biases below them
+    (Wichrowska et al. 2017, section 3.2).
 
     Where the weights add up to less than 0.3, that of the newest average is larger by what is
     missing: with a negative sum, steps would lead uphill where all averages agree.
@@ -134,6 +144,9 @@ class EquivariantRNN(LearnedOptimizer):
         self.gates = weight("gates", (p, scales), "zeros")
         if c.gates_read_inputs:
             self.input_gates = weight("input_gates", (inputs, scales), "zeros")
+        if c.gates_read_run:
+            self.run_shortcut = weight("run_shortcut", (_OF_RUN, scales), "zeros")
+            self.run_share_gates = weight("run_share_gates", (_OF_RUN, scales), "zeros")
         self.shortcut = weight(
             "shortcut", (scales,),
             lambda shape, dtype=None: np.eye(1, shape[0], dtype="float32")[0])
@@ -160,12 +173,12 @@ class EquivariantRNN(LearnedOptimizer):
 
     @property
     def fields(self) -> dict[str, Field]:
-        c = self.config
+        c, of_tensor = self.config, Field("tensor", wide=True)
+        of_run = ("tensor_largest_mean_square", "tensor_agreement") if c.gates_read_run else ()
         return {
             **self._moved_fields,
             "tensor_hidden": Field("tensor", (c.tensor_units,)),
-            "tensor_steps": Field("tensor", wide=True),
-            "tensor_mean_square": Field("tensor", wide=True),
+            **dict.fromkeys(("tensor_steps", "tensor_mean_square", *of_run), of_tensor),
             "global_hidden": Field("model", (c.global_units,)),
             "model_steps": Field("model", wide=True)}
 
@@ -191,14 +204,25 @@ class EquivariantRNN(LearnedOptimizer):
         floor = of_tensor * accumulators.shrinkage(
             steps, self.log_shrinkage, self.log_early_shrinkage) * self._read(
                 "shrinkage", state, LOG_SHRINKAGE_BOUND)
+        of_run, run_gates = {}, None
+        if c.gates_read_run:
+            of_run["tensor_largest_mean_square"] = largest = ops.maximum(
+                state["tensor_largest_mean_square"], of_tensor)
+            run_gates = layout.to_lanes(
+                self._run_gates(steps, of_tensor, largest, state["tensor_agreement"]))
         moved = sweep(
             self._move, layout, {name: state[name] for name in self._moved_fields},
             (gradient, self._parameter_bias(layout, state), layout.to_lanes(decays),
-             layout.to_lanes(ops.stack([of_tensor, floor]))),
+             layout.to_lanes(ops.stack([of_tensor, floor])), run_gates),
             rows=1, sums=(c.parameter_units + c.inputs, 1), active=active, taken=taken)
         children, squares = moved.sums
+        children = layout.mean_of_blocks(children)
+        if c.gates_read_run:
+            slowest = children[c.parameter_units + c.time_scales - 1]
+            of_run["tensor_agreement"] = accumulators.running(
+                decays[-1], state["tensor_agreement"], slowest)
         upper = {
-            **self._upper_levels(layout, state, layout.mean_of_blocks(children), seen, active),
+            **of_run, **self._upper_levels(layout, state, children, seen, active),
             "tensor_steps": steps + 1.0, "tensor_mean_square": of_tensor,
             "model_steps": state["model_steps"] + 1.0}
         size = self._read("size", upper, LOG_SIZE_BOUND)
@@ -213,10 +237,23 @@ class EquivariantRNN(LearnedOptimizer):
         read = affine(weights, ops.cast(state["tensor_hidden"], "float32"))[0]
         return ops.exp(bound * ops.tanh(read))
 
+    def _run_gates(self, steps: Any, of_tensor: Any, largest: Any, agreement: Any) -> Any:
+        """(2 S, ..., K) weights of the averages, and of log(v / V) / 4 in them, by what is read of
+        each tensor's run; arguments (..., K) are as in the state, `agreement` before this step."""
+        fallen = of_tensor / ops.where(largest > 0, largest, 1.0)
+        agreement = ops.where(steps > 0, agreement, 1.0)
+        read = ops.clip(
+            ops.stack([
+                0.1 * ops.log(1.0 + steps), 0.125 * ops.log(fallen + _LEAST_SHARE**2),
+                0.25 * ops.log(agreement + _LEAST_AGREEMENT)]),
+            -_LARGEST_INPUT, _LARGEST_INPUT)
+        return affine(
+            ops.concatenate([self.run_shortcut, self.run_share_gates], axis=1), read)
+
     def _move(self, state: State, given: list[Any], used_lanes: Any, moves: Any | None) -> Moved:
         """The parameters' level, of all blocks or some, given what comes from above."""
         scales = self.config.time_scales
-        gradient, bias, decays, means = given
+        gradient, bias, decays, means, run_gates = given
         of_tensor, floor = ops.unstack(means, 2)
         averages = hold(
             moves, accumulators.running(decays[:scales], state["averages"], gradient),
@@ -236,6 +273,10 @@ class EquivariantRNN(LearnedOptimizer):
         if self.config.gates_read_inputs:
             weights = weights + affine(
                 self.input_gates, ops.clip(x, -_LARGEST_INPUT, _LARGEST_INPUT))
+        if run_gates is not None:
+            weights = weights + (
+                run_gates[:scales] + run_gates[scales:] * ops.clip(
+                    x[-1:], -_LARGEST_INPUT, _LARGEST_INPUT))
         # Added up one by one: with a reduction the whole step takes twice as long on JAX.
         missing = ops.maximum(LEAST_WEIGHT - sum(ops.unstack(weights, scales)), 0.0)
         update, *others = ops.unstack(weights * m, scales)

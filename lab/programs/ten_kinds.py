@@ -5,6 +5,9 @@ thousand meta-steps of four families take hours: `python -m train --modules lab.
 
 import dataclasses
 
+from problems.networks import FullyConnected
+from problems.problem import Problem
+from problems.real_data import Pictures
 from problems.small_real import small_real
 from problems.suites import add_suite
 
@@ -29,9 +32,23 @@ def _clean(problem):
                          if hasattr(problem.data, name)}))
 
 
+def _deep() -> list[Problem]:
+    """Narrow perceptrons of many layers without normalisation, on few samples: large steps lead
+    out of what they have learned."""
+    return [
+        FullyConnected(
+            features, classes, (16,) * layers, activation, data=Pictures(few_decades=2.0),
+            init="he", batch_size=batch, samples=4096, objective_samples=512, init_decades=0.25,
+            l2=0.0)
+        for features, classes, layers, activation, batch in (
+            (36, 6, 6, "relu", 32), (64, 10, 8, "silu", 16))]
+
+
 add_suite("ten_kinds", lambda: _tasks(_NUMBERS))
 add_suite("ten_kinds_twice", lambda: _tasks(_TWICE))
 add_suite("eleven_kinds_twice", lambda: _tasks(_ELEVEN))
 # And with as many samples as there are, and no noise.
 add_suite("eleven_kinds_thrice", lambda: [
     *_tasks(_ELEVEN), *map(_clean, _tasks(_ELEVEN[::2]))])
+add_suite("thirteen_kinds", lambda: [
+    *_tasks(_ELEVEN), *map(_clean, _tasks(_ELEVEN[::2])), *_deep()])

@@ -43,7 +43,8 @@ def _forms() -> dict[str, dict]:
 
     return {
         **{kind: {"kind": kind, **SWITCHES.get(kind, {})} for kind in kinds()},
-        "equivariant, gates read inputs": {"kind": "equivariant", "gates_read_inputs": True},
+        "equivariant, gates read all": {
+            "kind": "equivariant", "gates_read_inputs": True, "gates_read_run": True},
         **{f"{kind} with lookahead": {"kind": kind, "lookahead": True}
            for kind in kinds() if has_lookahead(kind)},
         **{f"{rule} of {SMALL}": _around_small(rule) for rule in rules()},

@@ -13,10 +13,10 @@ COUNT = sum(int(np.prod(shape)) for shape in SHAPES)
 STEPS = 4
 
 
-def learned(seed, gates_read_inputs=False):
+def learned(seed, **switches):
     """A network whose every number differs from the start's."""
     network = EquivariantRNN(EquivariantRNNConfig(
-        parameter_units=4, tensor_units=5, gates_read_inputs=gates_read_inputs), seed=seed)
+        parameter_units=4, tensor_units=5, **switches), seed=seed)
     rng = np.random.default_rng(seed)
     for variable in network.meta_parameters.values():
         variable.assign(ops.convert_to_numpy(variable) + rng.normal(0, 0.4, variable.shape))
@@ -42,7 +42,7 @@ def updates(network, gradients, progress=None):
 
 @pytest.fixture(scope="module")
 def networks():
-    return [learned(0), learned(1, gates_read_inputs=True)]
+    return [learned(0), learned(1, gates_read_inputs=True), learned(2, gates_read_run=True)]
 
 
 def drawn(seed, exponent):
@@ -51,7 +51,7 @@ def drawn(seed, exponent):
 
 
 cases = hypothesis.given(
-    which=strategies.integers(0, 1), seed=strategies.integers(0, 10**6),
+    which=strategies.integers(0, 2), seed=strategies.integers(0, 10**6),
     exponent=strategies.integers(-6, 6))
 few = hypothesis.settings(max_examples=8)
 
@@ -101,7 +101,7 @@ def test_a_share_of_training_below_zero_is_not_known(networks):
 def test_where_it_starts_the_network_decides_nothing():
     """Its read-outs are 0 then, so that recurrent weights of another seed change nothing."""
     gradients = drawn(1, 0)
-    reading = EquivariantRNNConfig(gates_read_inputs=True)
+    reading = EquivariantRNNConfig(gates_read_inputs=True, gates_read_run=True)
     ours, *others = (updates(EquivariantRNN(config, seed=seed), gradients)
                      for config, seed in ((None, 0), (None, 1), (reading, 0)))
     for theirs in others:
@@ -126,11 +126,37 @@ def test_gates_that_read_inputs_weigh_by_what_is_clipped():
         ours, theirs * (1 + 0.1 * np.clip(0.25 * np.log(share + 1e-8), -2, 2)), rtol=1e-4)
 
 
+def test_gates_that_read_the_run_change_with_how_far_gradients_have_fallen():
+    """By A and B alone, of the newest average: the third gradient is e^-8 times as large as the
+    largest, and the second's V is of that one as good as all."""
+    gradients = drawn(5, 0)[:3] * np.exp(np.array([[-4.0], [0.0], [-8.0]], "float32"))
+    network, plain = (
+        EquivariantRNN(EquivariantRNNConfig(gates_read_run=reads)) for reads in (True, False))
+    falls = np.zeros((3, 3), "float32")
+    falls[1, 0] = 0.3
+    theirs = updates(plain, gradients)
+    squares = np.cumsum(np.square(gradients), axis=0) / np.arange(1, 4)[:, None]
+    ends = np.cumsum([int(np.prod(shape)) for shape in SHAPES])[:-1]
+    of_tensor = np.concatenate([
+        np.broadcast_to(part.mean(1, keepdims=True), part.shape)
+        for part in np.split(squares, ends, axis=1)], axis=1)
+    fall = 0.125 * np.log(of_tensor / np.maximum.accumulate(of_tensor))
+    share = 0.25 * np.log(squares / of_tensor + 1e-8)
+    for name, factor in (("run_shortcut", 1.0), ("run_share_gates", share)):
+        weights = getattr(network, name)
+        weights.assign(falls)
+        ours = updates(network, gradients)
+        np.testing.assert_allclose(ours, theirs * (1 + 0.3 * fall * factor), rtol=1e-4)
+        assert np.all(np.abs(fall[2]) > 0.01) and np.all(fall[:2] == 0)
+        weights.assign(np.zeros((3, 3), "float32"))
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_where_all_averages_agree_steps_lead_downhill(sign):
     """However large the gates are, and of whatever sign."""
     gradients = np.repeat(drawn(2, 0)[:1], STEPS, axis=0)
-    network = learned(3, gates_read_inputs=True)
-    for gates in (network.gates, network.input_gates):
+    network = learned(3, gates_read_inputs=True, gates_read_run=True)
+    for gates in (network.gates, network.input_gates, network.run_shortcut,
+                  network.run_share_gates):
         gates.assign(sign * 20.0 * np.asarray(ops.convert_to_numpy(gates)))
     assert np.all(updates(network, gradients) * np.sign(gradients) > 0.0)
