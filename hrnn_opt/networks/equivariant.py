@@ -41,7 +41,7 @@ _LEAST_SHARE = 1e-8
 _LARGEST_INPUT = 2.0
 # What a tensor is: logs of its rows and columns, whether it is a matrix, and its place among all.
 _DESCRIPTORS = 4
-# What gates may read of a tensor's run: a clock, how far gradients have fallen, and their agreement.
+# What gates may read of a tensor's run: a clock, how far gradients have fallen, how they agree.
 _OF_RUN = 3
 _LEAST_AGREEMENT = 1e-3
 # What the model's level reads beside its tensors: a clock, whether the share of the training that

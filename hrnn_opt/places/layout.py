@@ -9,7 +9,7 @@ operations than a model of one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,31 +92,55 @@ class Layout:
 
     def flatten(self, tensors: Sequence[Any], dtype: str | None = None) -> Any:
         """K tensors (..., *shape) as one (..., B, L) buffer; the padding is zero."""
-        pieces = []
-        for k, tensor in enumerate(tensors):
-            models = tuple(tensor.shape)[: len(tensor.shape) - len(self.shapes[k])]
-            flat = ops.reshape(tensor, (*models, int(self.sizes[k])))
-            if dtype is not None:
-                flat = ops.cast(flat, dtype)
-            blocks = self._block_slice(k)
-            pad = (blocks.stop - blocks.start) * self.lanes - int(self.sizes[k])
-            if not pad:
-                pieces.append(flat)
-            elif self.tensors <= _FEW_TENSORS:
-                pieces.append(ops.pad(flat, (*((0, 0),) * len(models), (0, pad))))
-            else:
-                # XLA compiles a program for each pad, and one for all that is put together.
-                pieces += [flat, ops.zeros((*models, pad), dtype=flat.dtype)]
+        return self._joined([
+            piece for k, tensor in enumerate(tensors) for piece in self._padded(k, tensor, dtype)])
+
+    def _padded(self, k: int, tensor: Any, dtype: str | None = None) -> list[Any]:
+        """(..., n) what stands for the k-th tensor (..., *shape) in a buffer, in one piece or two;
+        the padding is zero."""
+        models = tuple(tensor.shape)[: len(tensor.shape) - len(self.shapes[k])]
+        flat = ops.reshape(tensor, (*models, int(self.sizes[k])))
+        if dtype is not None:
+            flat = ops.cast(flat, dtype)
+        blocks = self._block_slice(k)
+        pad = (blocks.stop - blocks.start) * self.lanes - int(self.sizes[k])
+        if not pad:
+            return [flat]
+        if self.tensors <= _FEW_TENSORS:
+            return [ops.pad(flat, (*((0, 0),) * len(models), (0, pad)))]
+        # XLA compiles a program for each pad, and one for all that is put together.
+        return [flat, ops.zeros((*models, pad), dtype=flat.dtype)]
+
+    def _joined(self, pieces: Sequence[Any]) -> Any:
         joined = ops.concatenate(pieces, axis=-1) if len(pieces) > 1 else pieces[0]
-        return ops.reshape(joined, (*models, self.blocks, self.lanes))
+        return ops.reshape(joined, (*tuple(joined.shape)[:-1], self.blocks, self.lanes))
 
     def unflatten(self, buffer: Any) -> list[Any]:
         """One (..., B, L) buffer as K tensors (..., *shape)."""
-        models = tuple(buffer.shape)[:-2]
+        return list(self.some_of(buffer, range(self.tensors)).values())
+
+    def some_of(self, buffer: Any, which: Sequence[int]) -> dict[int, Any]:
+        """(..., *shape) those tensors of a (..., B, L) buffer, by their positions."""
+        models, slices = tuple(buffer.shape)[:-2], self.slices
         flat = ops.reshape(buffer, (*models, self.blocks * self.lanes))
-        return [
-            ops.reshape(flat[..., part], (*models, *shape))
-            for part, shape in zip(self.slices, self.shapes)]
+        return {k: ops.reshape(flat[..., slices[k]], (*models, *self.shapes[k])) for k in which}
+
+    def with_some(self, buffer: Any, tensors: Mapping[int, Any]) -> Any:
+        """The (..., B, L) buffer with those tensors (..., *shape), by their positions, in place of
+        its own. What lies between two of them is one piece, whatever it consists of: XLA compiles
+        a program for each piece."""
+        flat = ops.reshape(buffer, (*tuple(buffer.shape)[:-2], self.blocks * self.lanes))
+        pieces, end = [], 0
+        for k in sorted(tensors):
+            start, stop = (self.lanes * block for block in (
+                self._block_slice(k).start, self._block_slice(k).stop))
+            if end < start:
+                pieces.append(flat[..., end:start])
+            pieces += self._padded(k, tensors[k])
+            end = stop
+        if end < self.blocks * self.lanes:
+            pieces.append(flat[..., end:])
+        return self._joined(pieces)
 
     # Other layouts of the same tensors may lie on many devices: see `sharding.py`.
 

@@ -11,7 +11,7 @@ and its means are over whole tensors.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -147,9 +147,15 @@ class ShardedLayout(Layout):
         return buffer
 
     def unflatten(self, buffer: Any) -> list[Any]:
-        return [
-            piece.join(pieces)
-            for piece, pieces in zip(self._pieces, self._shard.unflatten(self._apart(buffer)))]
+        return list(self.some_of(buffer, range(self.tensors)).values())
+
+    def some_of(self, buffer: Any, which: Sequence[int]) -> dict[int, Any]:
+        pieces = self._shard.some_of(self._apart(buffer), which)
+        return {k: self._pieces[k].join(pieces[k]) for k in which}
+
+    def with_some(self, buffer: Any, tensors: Mapping[int, Any]) -> Any:
+        return self.flatten([
+            tensors.get(k, tensor) for k, tensor in enumerate(self.unflatten(buffer))])
 
     def _sum_blocks(self, x: Any) -> Any:
         of_shards = ops.reshape(x, (*tuple(x.shape)[:-1], self._shards, self._shard.blocks))

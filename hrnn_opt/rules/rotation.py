@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -92,6 +92,7 @@ class Axes:
 
     Attributes:
         numbers: how many the second moments of all sides have, and as many their axes.
+        turned: positions of the tensors that are.
     """
 
     def __init__(self, shapes: Sequence[Sequence[int]], limit: int) -> None:
@@ -102,6 +103,7 @@ class Axes:
             if any(2 <= size <= limit for size in matrix):
                 members.setdefault(matrix, []).append(k)
         self._groups = list(members.items())
+        self.turned = sorted(k for group in members.values() for k in group)
         self._sides, self.numbers = [], 0
         for i, (matrix, tensors) in enumerate(self._groups):
             for columns, size in enumerate(matrix):
@@ -131,7 +133,7 @@ class Axes:
                 ops.copy(ops.broadcast_to(ops.convert_to_tensor(axes), (*models, self.numbers))))
 
     def observe(
-        self, moments: Any, axes: Any, gradients: Sequence[Any], steps: Any
+        self, moments: Any, axes: Any, gradients: Mapping[int, Any], steps: Any
     ) -> tuple[Any, Any]:
         """Second moments with these gradients, and axes turned towards their eigenvectors.
 
@@ -141,7 +143,7 @@ class Axes:
 
         Args:
             moments, axes: (..., numbers), as they were.
-            gradients: (..., *shape) of each tensor.
+            gradients: (..., *shape) of the tensors that are turned, by their positions.
             steps: (...) steps taken so far.
 
         Returns:
@@ -149,7 +151,7 @@ class Axes:
         """
         decay = ops.minimum(steps / (steps + 1.0), _MOMENT_DECAY)[..., None, None, None]
         groups, known = [], []
-        for x in self._stacked([ops.stop_gradient(g) for g in gradients]):
+        for x in map(ops.stop_gradient, self._stacked(gradients)):
             # Squares of what is far from 1 leave 32 bits.
             largest = ops.max(ops.abs(x), axis=(-2, -1), keepdims=True)
             x = x / ops.where(largest > 0, largest, 1.0)
@@ -186,13 +188,13 @@ class Axes:
         return self._joined(new_moments), backend.cond(ops.any(due), turn, lambda: axes)
 
     def turn(
-        self, axes: Any, tensors: Sequence[Any], back: bool = False, cleaned: bool = False
-    ) -> list[Any]:
-        """Tensors (..., *shape), each in the turned axes; or back from there.
+        self, axes: Any, tensors: Mapping[int, Any], back: bool = False, cleaned: bool = False
+    ) -> dict[int, Any]:
+        """Tensors (..., *shape), by their positions, each in the turned axes; or back from there.
 
         Args:
             axes: (..., numbers).
-            tensors: (..., *shape) each.
+            tensors: (..., *shape) those that are turned.
             back: from the turned axes to the parameters' own.
             cleaned: entries that only rounding keeps from 0 are made 0. Gradients of few examples
                 have many; entries are to be scaled by their own mean squares, however small.
@@ -212,13 +214,11 @@ class Axes:
                 ops.where(ops.abs(x) > _ROUNDING * ops.max(
                     ops.abs(old), axis=(-2, -1), keepdims=True), x, 0.0)
                 for x, old in zip(groups, given)]
-        found = list(tensors)
-        for (_, members), x in zip(self._groups, groups):
-            for i, k in enumerate(members):
-                found[k] = ops.reshape(x[..., i, :, :], tensors[k].shape)
-        return found
+        return {
+            k: ops.reshape(x[..., i, :, :], tensors[k].shape)
+            for (_, members), x in zip(self._groups, groups) for i, k in enumerate(members)}
 
-    def _stacked(self, tensors: Sequence[Any]) -> list[Any]:
+    def _stacked(self, tensors: Mapping[int, Any]) -> list[Any]:
         """(..., G, M, N) for each shape of a matrix that is turned."""
         stacks = []
         for matrix, members in self._groups:
@@ -308,8 +308,8 @@ class Rotation(Rule):
         own = {name: state[name] for name in self.own_fields} | {"rotation_steps": steps + 1.0}
         if rotation is None:
             return own, inner(seen)
-        gradients = layout.unflatten(
-            ops.clip(seen.gradient, -_LARGEST_GRADIENT, _LARGEST_GRADIENT))
+        gradient = ops.clip(seen.gradient, -_LARGEST_GRADIENT, _LARGEST_GRADIENT)
+        gradients = layout.some_of(gradient, rotation.turned)
         own["moments"], axes = map(ops.stop_gradient, rotation.observe(
             ops.stop_gradient(state["moments"]), ops.stop_gradient(state["axes"]), gradients,
             ops.stop_gradient(steps)))
@@ -318,11 +318,12 @@ class Rotation(Rule):
         def turned(buffer: Any, back: bool = False) -> Any:
             if buffer is None:
                 return None
-            return layout.flatten(rotation.turn(axes, layout.unflatten(buffer), back))
+            return layout.with_some(
+                buffer, rotation.turn(axes, layout.some_of(buffer, rotation.turned), back))
 
         needs = self.inner.needs
         step = inner(seen._replace(
-            gradient=layout.flatten(rotation.turn(axes, gradients, cleaned=True)),
+            gradient=layout.with_some(gradient, rotation.turn(axes, gradients, cleaned=True)),
             offset=turned(seen.offset) if "offset" in needs else seen.offset,
             parameters=turned(seen.parameters) if "parameters" in needs else seen.parameters))
         update, ahead = turned(step.update, back=True), turned(step.ahead, back=True)

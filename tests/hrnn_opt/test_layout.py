@@ -42,6 +42,26 @@ def test_flatten_then_unflatten_is_the_identity(shapes, lanes):
 
 
 @settings(max_examples=10)
+@given(SHAPES, st.sampled_from([None, 1, 4, 64]), st.sets(st.integers(0, 5)))
+@example(MANY, None, {0, 1, 7, 39})
+@example(MANY, 2, {0, 1, 7})
+@example(MANY, 2, set())
+@example([(3000,), (2,)], None, {1})
+def test_some_tensors_of_a_buffer_are_taken_and_replaced(shapes, lanes, which):
+    layout = Layout(shapes, lanes)
+    which = {k for k in which if k < len(shapes)}
+    old, new = tensors(shapes), tensors(shapes, seed=1)
+    buffer = layout.flatten(old)
+    taken = layout.some_of(buffer, sorted(which))
+    assert set(taken) == which
+    for k, tensor in taken.items():
+        np.testing.assert_array_equal(numpy(tensor), old[k])
+    mixed = layout.with_some(buffer, {k: ops.convert_to_tensor(new[k]) for k in which})
+    np.testing.assert_array_equal(numpy(mixed), numpy(layout.flatten(
+        [new[k] if k in which else tensor for k, tensor in enumerate(old)])))
+
+
+@settings(max_examples=10)
 @given(SHAPES, st.sampled_from([None, 1, 4, 64]))
 @example(MANY, None)
 @example(MANY, 2)

@@ -55,12 +55,17 @@ def compiled(function):
     return function
 
 
+def tensors(arrays):
+    """By their positions."""
+    return {k: ops.convert_to_tensor(x) for k, x in enumerate(arrays)}
+
+
 def observed(rotation, steps, models=()):
     state = rotation.init_state(models)
     observe = compiled(rotation.observe) if len(steps) > 100 else rotation.observe
     for t, gradients in enumerate(steps):
         state = observe(
-            *state, [ops.convert_to_tensor(g) for g in gradients],
+            *state, tensors(gradients),
             ops.convert_to_tensor(np.full(models, t, "float32")))
     return state
 
@@ -95,15 +100,15 @@ def test_the_axes_become_the_eigenvectors():
 def test_turned_and_back_a_tensor_is_what_it_was():
     rotation, steps = Axes(SHAPES, LIMIT), correlated(30)
     _, axes = observed(rotation, steps)
-    tensors = [ops.convert_to_tensor(g) for g in steps[-1]]
-    turned = rotation.turn(axes, tensors)
-    for k, (x, y) in enumerate(zip(tensors, turned)):
-        x, y = ops.convert_to_numpy(x), ops.convert_to_numpy(y)
+    turned = rotation.turn(axes, tensors(steps[-1]))
+    assert sorted(turned) == rotation.turned == [k for k in range(len(SHAPES)) if k != 1]
+    for k, y in turned.items():
+        x, y = steps[-1][k], ops.convert_to_numpy(y)
         assert x.shape == y.shape
         assert np.linalg.norm(y) == pytest.approx(np.linalg.norm(x), rel=1e-5)
-        assert (k == 1) == np.array_equal(x, y)
-    back = rotation.turn(axes, turned, back=True)
-    assert_close([ops.convert_to_numpy(x) for x in back], steps[-1], 1e-5)
+        assert not np.array_equal(x, y)
+    for k, y in rotation.turn(axes, turned, back=True).items():
+        assert_close([ops.convert_to_numpy(y)], [steps[-1][k]], 1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1e15])
@@ -128,7 +133,8 @@ observe = jax.jit(rotation.observe)
 rng = np.random.default_rng(0)
 state = rotation.init_state()
 for step in range(5):
-    gradients = [rng.normal(size=shape).astype("float32") for shape in shapes]
+    gradients = {
+        k: rng.normal(size=shape).astype("float32") for k, shape in enumerate(shapes)}
     state = jax.block_until_ready(observe(*state, gradients, np.float32(step)))
 assert np.isfinite(state[1]).all()
 """
@@ -140,7 +146,7 @@ def test_a_tensor_without_gradient_keeps_its_axes():
     before = observed(rotation, steps)
     empty = [np.zeros_like(g) if k == 0 else g for k, g in enumerate(steps[0])]
     after = rotation.observe(
-        *before, [ops.convert_to_tensor(g) for g in empty], ops.convert_to_tensor(20.0))
+        *before, tensors(empty), ops.convert_to_tensor(20.0))
     for a, b in zip(before, after):
         a, b = ops.convert_to_numpy(a), ops.convert_to_numpy(b)
         np.testing.assert_array_equal(a[:9], b[:9])
