@@ -475,13 +475,10 @@ class LearnedOpt(CoupledOptimizer):
         if self._holds and active is not None:
             moves = ops.logical_and(taken, layout.to_lanes(active))
         offset = ops.convert_to_tensor(self._offset) if self._iterates.keeps_offset else None
-        value = layout.flatten([ops.convert_to_tensor(variable) for variable in variables])
-        # Around what moves them, a condition: without one XLA compiles it once for each variable.
-        location, offset = backend.cond(
-            moving, lambda: self._moved(
-                variables[0], step.weight, rate, moves, moving, value, step.update, step.ahead,
-                offset, feels),
-            lambda: (value, offset))
+        location, offset = self._moved(
+            variables[0], step.weight, rate, moves, moving,
+            layout.flatten([ops.convert_to_tensor(variable) for variable in variables]),
+            step.update, step.ahead, offset, feels)
         for variable, value in zip(variables, layout.unflatten(location)):
             self.assign(variable, value)
         if offset is not None:
