@@ -132,12 +132,11 @@ class Layout:
         flat = ops.reshape(buffer, (*tuple(buffer.shape)[:-2], self.blocks * self.lanes))
         pieces, end = [], 0
         for k in sorted(tensors):
-            start, stop = (self.lanes * block for block in (
-                self._block_slice(k).start, self._block_slice(k).stop))
-            if end < start:
-                pieces.append(flat[..., end:start])
+            blocks = self._block_slice(k)
+            if end < blocks.start * self.lanes:
+                pieces.append(flat[..., end : blocks.start * self.lanes])
             pieces += self._padded(k, tensors[k])
-            end = stop
+            end = blocks.stop * self.lanes
         if end < self.blocks * self.lanes:
             pieces.append(flat[..., end:])
         return self._joined(pieces)
