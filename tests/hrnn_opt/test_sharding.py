@@ -40,13 +40,13 @@ def test_a_sharded_layout_is_a_layout(mesh, specs):
     assert buffer.shape == (3, sharded.blocks, sharded.lanes)
     for tensor, again in zip(tensors, sharded.unflatten(buffer)):
         np.testing.assert_array_equal(ops.convert_to_numpy(again), tensor)
-    # Numbers in the padding, which must not count.
     for k, tensor in sharded.some_of(buffer, [1, 2]).items():
         np.testing.assert_array_equal(ops.convert_to_numpy(tensor), tensors[k])
     mixed = sharded.unflatten(sharded.with_some(buffer, {1: 2.0 * tensors[1]}))
     for k, tensor in enumerate(mixed):
         np.testing.assert_array_equal(
             ops.convert_to_numpy(tensor), (2.0 if k == 1 else 1.0) * tensors[k])
+    # Numbers in the padding, which must not count.
     used = ops.convert_to_numpy(sharded.flatten([np.ones((1, *shape)) for shape in SHAPES]))
     dirty = np.where(used == 0, 1e3, buffer).astype("float32")
     means = ops.convert_to_numpy(sharded.tensor_mean(dirty))
