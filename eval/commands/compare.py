@@ -226,8 +226,9 @@ def _protocol(name: str) -> str:
         "other data; others are those of a Keras model on its training set. Steps to the target "
         "are read off a line through the points of a curve on log axes. Seconds are steps times "
         "the median CPU seconds of a step of that optimizer on that task, on one thread, without "
-        "compiling and evaluation. SOAP's steps run in PyTorch and are called from JAX: their "
-        "seconds are not compared.")
+        "compiling and evaluation. SOAP's steps run in PyTorch, one operation after the other, and "
+        "are called from JAX. What the call costs is not counted: a step of SOAP is one of SGD on "
+        "the task, on JAX, and SOAP's own by itself, on PyTorch, on random gradients.")
 
 
 def plot(record: dict[str, Any], path: Path) -> None:

@@ -21,13 +21,15 @@ from eval.runs.run import Run
 from eval.runs.store import Storable, Store
 from eval.runs.suite_run import SuiteRun, tasks
 from eval.runs.targets import Curves
+from eval.runs.torch_step import TorchStep
 
 SUITE, PRACTICE, MNIST = "small_real_valid", "practice", "MNIST"
 # Rates are chosen on other draws than those that are shown.
 TUNING_SEED, TUNING_INSTANCES = 100, 2000
 WEIGHTS, UNTUNED, TUNED = "weights", "untuned", "tuned"
-# Their steps run in another library, from where they are called: seconds say nothing of them.
-NOT_TIMED = ("soap",)
+# What a model and its gradient cost where the optimizer's step is measured by itself: a step of
+# this one, whose own part is a few operations for each tensor.
+PLAIN, PLAIN_RATE = "sgd", 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +122,11 @@ class Task(Protocol):
     seeds: int
     store: Store
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Those of what is trained."""
+        ...
+
     def runs(self, entry: Entry, rate: float | None, count: int,
              tuning: bool = False) -> Sequence[Storable]:
         """So many runs, with seeds of their own where they are for tuning."""
@@ -148,6 +155,10 @@ class SuiteTask:
     def group(self) -> str:
         return self.suite
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tasks(self.suite)[self.number].shapes
+
     def runs(self, entry: Entry, rate: float | None, count: int,
              tuning: bool = False) -> list[SuiteRun]:
         seed = {"seed": TUNING_INSTANCES} if tuning else {}
@@ -168,6 +179,11 @@ class NetworkTask:
     steps: int
     seeds: int
     store: Store
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        model = Run(self.name, PLAIN, self.steps).model(self.store.data)
+        return tuple(tuple(variable.shape) for variable in model.trainable_variables)
 
     def runs(self, entry: Entry, rate: float | None, count: int, tuning: bool = False) -> list[Run]:
         first = TUNING_SEED if tuning else 0
@@ -194,9 +210,10 @@ def measure(task: Task, taking_part: Sequence[Entry], budget: Budget) -> dict[st
         The task's `name`, `group`, `steps` and `seeds`; its `target`, the loss (None if no tuned
         baseline gets anywhere), and `target_from`, who set it; and `entries`, by name: `group`,
         `learning_rate`, `at_edge` (whether that is the lowest or highest of the grid), by seed
-        `steps` and `seconds` to the target (None: not reached, or not timed), final `losses` (None:
-        diverged) and `accuracies` (None: there are none), and `step_seconds`, the median over all
-        runs of the optimizer on the task.
+        `steps` and `seconds` to the target (None: not reached), final `losses` (None: diverged) and
+        `accuracies` (None: there are none), and `step_seconds`, the median over all runs of the
+        optimizer on the task; for one of PyTorch the sum of a plain step on the task and of its
+        own by itself. `seconds` and `step_seconds` are None where a run has but one step.
     """
     def grid(entry: Entry) -> list[float]:
         factor = optimizers.RATE_FACTORS.get(entry.optimizer, 1.0)
@@ -209,7 +226,7 @@ def measure(task: Task, taking_part: Sequence[Entry], budget: Budget) -> dict[st
 
     def read(entry: Entry, runs: Sequence[Storable]) -> Curves:
         curves = task.curves(task.store.results(runs))
-        if curves.step_seconds is not None and entry.optimizer not in NOT_TIMED:
+        if curves.step_seconds is not None and entry.optimizer not in optimizers.TORCH:
             timings.setdefault((entry.optimizer, entry.weights), []).append(curves.step_seconds)
         return curves
 
@@ -226,6 +243,11 @@ def measure(task: Task, taking_part: Sequence[Entry], budget: Budget) -> dict[st
     runs = {entry: task.runs(entry, rates[entry], task.seeds) for entry in taking_part}
     task.store.results([run for of_one in runs.values() for run in of_one], task.name)
     found = {entry: read(entry, of_one) for entry, of_one in runs.items()}
+    for name in {entry.optimizer for entry in taking_part} & set(optimizers.TORCH):
+        plain = task.curves(task.store.results(task.runs(Entry(PLAIN), PLAIN_RATE, 1)))
+        (alone,) = task.store.results([TorchStep(name, task.shapes)])
+        if plain.step_seconds is not None:
+            timings[name, None] = [plain.step_seconds + alone["step_seconds"]]
     loss, setter = targets.target({entry.name: found[entry] for entry in tuned})
     rows = {}
     for entry, curves in found.items():
@@ -241,7 +263,7 @@ def measure(task: Task, taking_part: Sequence[Entry], budget: Budget) -> dict[st
             "seconds": None if seconds is None else _numbers(steps * seconds),
             "losses": _numbers(curves.losses[:, -1]),
             "accuracies": None if curves.accuracies is None else _numbers(curves.accuracies),
-            "step_seconds": curves.step_seconds if seconds is None else seconds}
+            "step_seconds": seconds}
     return {"name": task.name, "group": task.group, "steps": task.steps, "seeds": task.seeds,
             "target": loss if math.isfinite(loss) else None, "target_from": setter,
             "entries": rows}

@@ -69,7 +69,7 @@ class Torch(keras.optimizers.Optimizer):
 
     Its steps run on the host, in an ordered callback: inside compiled programs and `lax.scan` too,
     but not under `vmap`. Its state is not among the Keras optimizer's variables; step 0 makes it
-    anew. The time of a step includes the way there and back.
+    anew. The time of a step includes the way there and back; `eval.runs.torch_step` has it without.
 
     Args:
         make: gives the PyTorch optimizer of a list of tensors.
@@ -81,7 +81,7 @@ class Torch(keras.optimizers.Optimizer):
 
     def __init__(self, make: Callable[[list[Any]], Any], learning_rate: Any, **kwargs: Any) -> None:
         super().__init__(learning_rate=learning_rate, **kwargs)
-        self._make, self._inner = make, None
+        self.make, self._inner = make, None
 
     def _backend_update_step(
         self, grads: list[Any], trainable_variables: list[keras.Variable], learning_rate: Any
@@ -104,7 +104,7 @@ class Torch(keras.optimizers.Optimizer):
 
         if int(step) == 0:
             self._tensors = [torch.tensor(np.array(value)) for value in values]
-            self._inner = self._make(self._tensors)
+            self._inner = self.make(self._tensors)
         if self._inner is None:
             raise RuntimeError(f"an optimizer of PyTorch cannot go on at step {int(step)}: its "
                                "state was not kept.")
@@ -152,7 +152,9 @@ UNTUNED: dict[str, Builder] = {
     "prodigy": _of_optax("prodigy"),
     "dadapt": _of_optax("dadapt_adamw"),
 }
-JAX_ONLY = ("prodigy", "dadapt", "soap")
+# Of PyTorch, called from JAX.
+TORCH = ("soap",)
+JAX_ONLY = ("prodigy", "dadapt", *TORCH)
 # What switches choose among, and the switches, as they come: none of them is tuned.
 MOMENTA = (0.5, 0.9, 0.99)
 FIXED: dict[str, Builder] = {

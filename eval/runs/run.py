@@ -68,14 +68,18 @@ class Run:
         return {key: value for key, value in configuration.items()
                 if key not in usual or value != usual[key]}
 
+    def model(self, data: Data) -> keras.Model:
+        """What is trained, as it starts."""
+        task = practice.TASKS.get(self.network)
+        return networks.build(task.network if task else self.network, data.x_train.shape[1:],
+                              int(data.y_train.max()) + 1, self.seed)
+
     def execute(self, data: Data, on_progress: Callable[[int], Any] | None = None,
                 ) -> dict[str, Any]:
         """Train; the result of `eval.runs.runner.train` and the configuration."""
         from eval.runs import runner
 
-        task = practice.TASKS.get(self.network)
-        model = networks.build(task.network if task else self.network, data.x_train.shape[1:],
-                               int(data.y_train.max()) + 1, self.seed)
+        model = self.model(data)
         learned = {
             **{name: getattr(self, name) for name in optimizers.LEARNED_SETTINGS},
             "seed": self.seed} if self.optimizer == optimizers.LEARNED else {}

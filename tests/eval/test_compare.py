@@ -12,8 +12,9 @@ if os.environ.get("KERAS_BACKEND") != "jax":
 import numpy as np
 
 from eval.__main__ import main
-from eval.runs import contest, optimizers
+from eval.runs import contest, optimizers, torch_step
 from eval.runs.suite_run import POINTS, SuiteRun
+from eval.runs.torch_step import TorchStep
 
 
 @pytest.fixture
@@ -38,6 +39,8 @@ def fake_suite_runs(monkeypatch, fake_runs, no_workers):
         contest.BUDGETS["small"], numbers=(0, 7), networks=("mlp_relu", "conv_relu"),
         practice=("shuttle",), practice_part=0.1, rates=(1e-3, 1e-2, 1e-1)))
     monkeypatch.setattr(SuiteRun, "execute", execute)
+    monkeypatch.setattr(TorchStep, "execute", lambda step, data: {
+        "step_seconds": 2.0, "seconds": 0.0, **step.configuration(data)})
     return runs
 
 
@@ -68,7 +71,9 @@ def test_the_command(fake_suite_runs, fake_runs, data_dir, tmp_path, capsys):
         ours = task["entries"]["rule"]
         assert ours["steps"][2] == pytest.approx(740 / 3, rel=1e-4)
         assert ours["seconds"][2] == pytest.approx(2 * 740 / 3, rel=1e-4)
-        assert task["entries"]["soap, cosine"]["seconds"] is None
+        # A step of SGD on JAX and, by itself, one of SOAP on PyTorch.
+        soap = task["entries"]["soap, cosine"]
+        assert soap["step_seconds"] == 3 and soap["seconds"][2] == pytest.approx(3 * 740, rel=1e-4)
     # Equal budgets: as many runs to choose by for each baseline and schedule.
     chosen_by = [run for run in fake_suite_runs if run.seed == contest.TUNING_INSTANCES]
     assert len(chosen_by) == 2 * 12 * 3
@@ -131,7 +136,7 @@ def test_beside_each_is_a_mean_over_tasks_that_both_finish():
 
 def test_an_optimizer_that_never_finishes_sets_no_target():
     class Task:
-        name, group, steps, seeds = "t", "g", 100, 3
+        name, group, steps, seeds, shapes = "t", "g", 100, 3, ((2,),)
 
         class store:
             results = staticmethod(lambda runs, title="": list(runs))
@@ -149,6 +154,32 @@ def test_an_optimizer_that_never_finishes_sets_no_target():
     # The first rate of the grid, as none is better.
     at_edge = {name: one["at_edge"] for name, one in found["entries"].items()}
     assert at_edge["muon, cosine"] and not at_edge["muon"] and not at_edge["rule"]
+
+
+def test_a_step_of_pytorch_by_itself(monkeypatch):
+    torch = pytest.importorskip("torch")
+    clock, shapes, threads = [0.0], [], []
+
+    class Slow:
+        """The first hundred steps take four seconds each, others half a second."""
+
+        def __init__(self, tensors):
+            self.tensors, self.count = tensors, 0
+            shapes.extend(tuple(tensor.shape) for tensor in tensors)
+
+        def step(self):
+            assert all(tensor.grad.shape == tensor.shape for tensor in self.tensors)
+            threads.append(torch.get_num_threads())
+            clock[0] += 4.0 if self.count < 100 else 0.5
+            self.count += 1
+
+    monkeypatch.setattr("pytorch_optimizer.SOAP", lambda tensors, **settings: Slow(tensors))
+    monkeypatch.setattr(torch_step.time, "process_time", lambda: clock[0])
+    before = torch.get_num_threads()
+    step = TorchStep("soap", ((3, 2), (4,)))
+    assert step.execute(None)["step_seconds"] == 0.5
+    assert shapes == [(3, 2), (4,)] and set(threads) == {1}
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("flags, message", [
