@@ -244,8 +244,10 @@ def measure(task: Task, taking_part: Sequence[Entry], budget: Budget) -> dict[st
     task.store.results([run for of_one in runs.values() for run in of_one], task.name)
     found = {entry: read(entry, of_one) for entry, of_one in runs.items()}
     for name in {entry.optimizer for entry in taking_part} & set(optimizers.TORCH):
-        plain = task.curves(task.store.results(task.runs(Entry(PLAIN), PLAIN_RATE, 1)))
-        (alone,) = task.store.results([TorchStep(name, task.shapes)])
+        plain = task.curves(task.store.results(
+            task.runs(Entry(PLAIN), PLAIN_RATE, 1), f"{task.name}, a plain step"))
+        (alone,) = task.store.results(
+            [TorchStep(name, task.shapes)], f"{task.name}, a step of {name}")
         if plain.step_seconds is not None:
             timings[name, None] = [plain.step_seconds + alone["step_seconds"]]
     loss, setter = targets.target({entry.name: found[entry] for entry in tuned})

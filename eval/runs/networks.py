@@ -159,9 +159,9 @@ def autoencoder(input_shape: Shape, classes: int) -> keras.Model:
     ])
 
 
-def transformer(input_shape: Shape, classes: int) -> keras.Model:
-    """A language model: two blocks of width 64, four heads, normalised before each part."""
-    (length,), width = input_shape, 64
+def transformer(input_shape: Shape, classes: int, width: int = 64) -> keras.Model:
+    """A language model: two blocks of four heads, normalised before each part."""
+    (length,) = input_shape
     tokens = keras.Input(input_shape, dtype="int32")
     places = keras.ops.cumsum(keras.ops.ones_like(tokens), axis=1) - 1
     x = layers.Embedding(classes, width)(tokens) + layers.Embedding(length, width)(places)
