@@ -1,8 +1,8 @@
 """The axes in which a network works: of each tensor, those of its gradients' spread.
 
-A tensor is a matrix, all axes but the last by the last. Its gradients G have second moments over
-its rows, E[G G'], and over its columns, E[G' G]; their eigenvectors are axes along which entries of
-the turned gradient are hardly correlated. What is scaled entry by entry there is scaled as by the
+A tensor is a matrix (`hrnn_opt.rules.matrix`). Its gradients G have second moments over its rows,
+E[G G'], and over its columns, E[G' G]; their eigenvectors are axes along which entries of the
+turned gradient are hardly correlated. What is scaled entry by entry there is scaled as by the
 inverse of the whole covariance (Shampoo, Gupta et al. 2018; Vyas et al. 2024, "SOAP", section 4,
 whose axes these are), which entry by entry in the parameters' own axes it is not.
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -26,6 +25,7 @@ from hrnn_opt.places import backend
 from hrnn_opt.places.layout import Layout
 from hrnn_opt.registry import register
 from hrnn_opt.rules.chain import Rule
+from hrnn_opt.rules.matrix import matrix_of
 
 # Sums of larger gradients leave 32 bits, and so does the inverse of one, by which XLA multiplies
 # where it is to divide.
@@ -99,7 +99,7 @@ class Axes:
         self._shapes = [tuple(shape) for shape in shapes]
         members: dict[tuple[int, int], list[int]] = {}
         for k, shape in enumerate(self._shapes):
-            matrix = (math.prod(shape[:-1]), shape[-1]) if len(shape) > 1 else (1, 1)
+            matrix = matrix_of(shape) if len(shape) > 1 else (1, 1)
             if any(2 <= size <= limit for size in matrix):
                 members.setdefault(matrix, []).append(k)
         self._groups = list(members.items())

@@ -11,6 +11,7 @@ from keras import ops
 from hrnn_opt import Averaging, Direction, LearnedOpt, Rescaling, Rotation, Seen
 from hrnn_opt.places.layout import Layout
 from hrnn_opt.registry import network_of
+from hrnn_opt.rules.matrix import matrix_of
 from hrnn_opt.rules.rotation import Axes, axes_of
 from tests.hrnn_opt.reference import Reference, Turned
 from tests.hrnn_opt.support import (
@@ -76,6 +77,30 @@ def test_what_is_turned():
     assert Axes(SHAPES, 6).numbers == 2 * (9 + 4) + 36 + 16 + 16
     assert axes_of(SHAPES, 0) is None
     assert axes_of(((5,), (), (1, 1)), 100) is None
+
+
+@pytest.mark.parametrize("shape, matrix", [
+    ((6, 4), (6, 4)), ((4, 6), (4, 6)),
+    ((3, 3, 16, 32), (144, 32)), ((3, 3, 16, 1), (144, 1)),
+    # Attention's kernels on the way in, with heads of a part or all of the width, and out.
+    ((64, 4, 16), (64, 64)), ((64, 8, 64), (64, 512)), ((128, 8, 64), (128, 512)),
+    ((4, 16, 64), (64, 64)), ((8, 64, 64), (512, 64)),
+    # A convolution along a line.
+    ((3, 16, 32), (48, 32)), ((5, 1, 8), (5, 8)), ((0, 2, 3), (0, 3))])
+def test_which_matrix_a_tensor_is(shape, matrix):
+    assert matrix_of(shape) == matrix
+
+
+def test_kernels_of_attention_are_turned_by_their_width():
+    # Q of the width's axes alone: entries that share a head are not mixed with those of others.
+    axes = Axes([(4, 2, 2)], 4)
+    gradients = correlated(300, [(4, 4)])
+    state = observed(axes, [[x[0].reshape(4, 2, 2)] for x in gradients])
+    expected = observed(Axes([(4, 4)], 4), gradients)
+    assert_close([ops.convert_to_numpy(x) for x in state],
+                 [ops.convert_to_numpy(x) for x in expected])
+    turned = axes.turn(state[1], tensors([gradients[0][0].reshape(4, 2, 2)]))[0]
+    assert turned.shape == (4, 2, 2)
 
 
 def test_the_axes_become_the_eigenvectors():
