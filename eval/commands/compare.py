@@ -2,9 +2,9 @@
 
 The tasks are ten problems (suite small_real_valid) and, with `--tasks suite,practice`, eleven Keras
 models as users have them; but for one line of the table at the page's end, nothing was chosen on
-either. With --data_dir there are four networks on MNIST. The baselines are Adam, AdamW, schedule-
-free AdamW, Prodigy, Muon and SOAP; for each task, each of them has the same number of runs to
-choose its rate by, at a constant rate and at one that falls by a cosine. A task's target is the
+either. With --data_dir there are four networks on MNIST. The baselines are Adam, AdamW,
+schedule-free AdamW, Prodigy, Muon and SOAP; for each task, each of them has the same number of runs
+to choose its rate by, at a constant rate and at one that falls by a cosine. A task's target is the
 lowest median loss that tuned baselines have after three quarters of the steps. Measured are steps
 and seconds to the target, final losses and, where there is one, accuracy on other data; performance
 profiles are over all tasks.

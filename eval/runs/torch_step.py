@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import time
 from typing import Any, ClassVar
 
@@ -36,10 +37,9 @@ class TorchStep:
 
     def configuration(self, data: Data) -> dict[str, Any]:
         """Everything that the result depends on, but for the machine; `data` are not."""
-        import torch
-
         return {"optimizer": self.optimizer, "shapes": [list(shape) for shape in self.shapes],
-                "torch": torch.__version__.split("+")[0], "steps": STEPS, "spans": SPANS}
+                "torch": importlib.metadata.version("torch").split("+")[0],
+                "steps": STEPS, "spans": SPANS}
 
     def execute(self, data: Data) -> dict[str, Any]:
         """Measure.
