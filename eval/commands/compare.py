@@ -9,16 +9,19 @@ lowest median loss that tuned baselines have after three quarters of the steps. 
 and seconds to the target, final losses and, where there is one, accuracy on other data; performance
 profiles are over all tasks.
 
-Results go to the store, so that a run that was killed goes on where it was. --out gets compare.md,
-compare.json and compare.png. What is behind stands first.
+Results go to the store, so that a run that was killed goes on where it was. Tasks of other runs,
+from a compare.json each, have a part with --joined. --out gets compare.md, compare.json and
+compare.png. What is behind stands first.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import math
 import platform
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
@@ -40,9 +43,12 @@ from eval.runs.workers import Workers
 OPTIONS = flags.FlagValues()
 flags.DEFINE_enum("budget", "small", list(BUDGETS), "How much is run.", flag_values=OPTIONS)
 flags.DEFINE_list("weights", ["rule"], "Names or paths of weights.", flag_values=OPTIONS)
-flags.DEFINE_list("tasks", ["suite"], "Of `suite` and `practice`.", flag_values=OPTIONS)
+flags.DEFINE_list("tasks", ["suite"], "Of `suite`, `practice`, and names of single ones of the "
+                  "latter's: " + ", ".join(practice.TASKS) + ".", flag_values=OPTIONS)
 flags.DEFINE_string("data_dir", None, "Folder of the four MNIST files, as downloaded. Without it "
                     "they have no part.", flag_values=OPTIONS)
+flags.DEFINE_list("joined", [], "Files compare.json of the same weights and budget, whose tasks "
+                  "are taken as they are.", flag_values=OPTIONS)
 flags.DEFINE_integer("processes", 1, "Runs at a time.", lower_bound=1, flag_values=OPTIONS)
 flags.DEFINE_string("out", "runs/compare", "Folder for compare.md, .json and .png.",
                     flag_values=OPTIONS)
@@ -52,13 +58,14 @@ cli.define_json(OPTIONS)
 # Ratios that the profiles are drawn at.
 WITHIN = np.geomspace(1, 16, 81)
 TIMES = ("steps", "seconds")
-# By group of tasks: what was seen of it by whoever chose the constants of `rule`, and for what.
+# By group of tasks, in the order of pages: what was seen of it by whoever chose the constants of
+# `rule`, and for what.
 LOOKED_AT = {
-    contest.MNIST: "axes, averaging, bound, width, delay, target and rate of alignment were chosen "
-                   "in sight of it (the card of `rule`; lab/16 to lab/33), seeds 0 to 2",
     contest.SUITE: "nothing was chosen on it",
     contest.PRACTICE: "as which matrix attention's kernels are turned was chosen on "
                       "letters_transformer and play_transformer (lab/54); nothing else on any",
+    contest.MNIST: "axes, averaging, bound, width, delay, target and rate of alignment were chosen "
+                   "in sight of it (the card of `rule`; lab/16 to lab/33), seeds 0 to 2",
 }
 
 
@@ -70,7 +77,7 @@ def contest_tasks(
 
     Args:
         budget: of them.
-        groups: `suite` and `practice`, or one of them.
+        groups: of `suite`, `practice`, and names of single tasks of the latter's.
         images: MNIST, or None to leave it out.
         store: makes the store of what is trained on some data.
     """
@@ -79,9 +86,8 @@ def contest_tasks(
         for number in budget.numbers or tuple(range(len(tasks(contest.SUITE)))):
             yield contest.SuiteTask(
                 contest.SUITE, number, budget.suite_steps, budget.suite_seeds, problems)
-    if "practice" in groups:
-        for name in budget.practice:
-            task = practice.TASKS[name]
+    for name, task in practice.TASKS.items():
+        if name in groups or ("practice" in groups and name in budget.practice):
             steps = max(2, round(task.steps * budget.practice_part))
             yield contest.NetworkTask(
                 name, contest.PRACTICE, min(steps, budget.practice_most or steps), budget.seeds,
@@ -93,14 +99,40 @@ def contest_tasks(
             yield contest.NetworkTask(name, contest.MNIST, steps, budget.seeds, image_store)
 
 
-def report(found: list[dict[str, Any]], weights: list[str], budget: str) -> dict[str, Any]:
-    """All that JSON has, from what `contest.measure` gave for each task."""
-    names = [contest.Entry(optimizers.LEARNED, weights=name).name for name in weights]
+def about(weights: list[str], budget: str) -> dict[str, Any]:
+    """What two reports must have the same of, to be joined."""
     return {
-        "budget": budget, "weights": names, "processor": platform.machine(),
+        "budget": budget,
+        "weights": [contest.Entry(optimizers.LEARNED, weights=name).name for name in weights],
+        "processor": platform.machine(),
         "libraries": {
             name: {"from": path, "version": f"{library} {importlib.metadata.version(library)}"}
-            for name, (library, path) in optimizers.LIBRARIES.items()},
+            for name, (library, path) in optimizers.LIBRARIES.items()}}
+
+
+def tasks_of(path: str, expected: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tasks of another report, which has the `expected`.
+
+    Raises:
+        UsageError: the file cannot be read, is no report, or has something else.
+    """
+    try:
+        record = json.loads(Path(path).read_text())
+        found = record["tasks"]
+        for name, value in expected.items():
+            if record[name] != value:
+                raise cli.UsageError(
+                    f"--joined: {path} has {name} {record[name]}, and this run has {value}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise cli.UsageError(f"--joined: {path} is no compare.json that can be read") from error
+    return found
+
+
+def report(found: list[dict[str, Any]], known: dict[str, Any]) -> dict[str, Any]:
+    """All that JSON has, from what `contest.measure` gave for each task, and `about`."""
+    names = known["weights"]
+    return {
+        **known,
         "comparisons": {name: contest.comparisons(found, name) for name in names},
         "beside_each": {name: contest.beside_each(found, name) for name in names},
         "within": [round(float(x), 4) for x in WITHIN],
@@ -109,6 +141,12 @@ def report(found: list[dict[str, Any]], weights: list[str], budget: str) -> dict
             for group in (UNTUNED, TUNED)},
         "tasks": found,
     }
+
+
+def _place(task: dict[str, Any]) -> tuple[int, int]:
+    """Where a task stands on a page, whether it was joined or not."""
+    names = list(practice.TASKS) if task["group"] == contest.PRACTICE else [task["name"]]
+    return list(LOOKED_AT).index(task["group"]), names.index(task["name"])
 
 
 def markdown(record: dict[str, Any], command: str) -> str:
@@ -256,13 +294,19 @@ def plot(record: dict[str, Any], path: Path) -> None:
     pictures.save(figure, path)
 
 
-def command(options: flags.FlagValues) -> str:
-    """The command that gives the same."""
+def command(found: list[dict[str, Any]], options: flags.FlagValues) -> str:
+    """The command that gives the same, if nothing is joined."""
+    groups = {task["group"] for task in found}
+    names = [task["name"] for task in found if task["group"] == contest.PRACTICE]
+    if sorted(names) == sorted(BUDGETS[options.budget].practice):
+        names = ["practice"]
+    if contest.SUITE in groups:
+        names = ["suite", *names]
     parts = [f"KERAS_BACKEND=jax python -m eval compare --budget {options.budget} "
              f"--weights {','.join(options.weights)}"]
-    if options.tasks != ["suite"]:
-        parts.append(f"--tasks {','.join(options.tasks)}")
-    if options.data_dir:
+    if names != ["suite"]:
+        parts.append(f"--tasks {','.join(names)}")
+    if contest.MNIST in groups:
         parts.append("--data_dir MNIST")
     return " ".join(parts)
 
@@ -275,10 +319,11 @@ def main(argv: list[str]) -> None:
         cli.check_weights(name)
     if not OPTIONS.weights:
         raise cli.UsageError("--weights must name at least one")
-    if unknown := sorted(set(OPTIONS.tasks) - {"suite", "practice"}):
-        raise cli.UsageError(f"--tasks must be of suite and practice, got {unknown[0]!r}")
-    if not OPTIONS.tasks and not OPTIONS.data_dir:
-        raise cli.UsageError("--tasks must name one, where there is no --data_dir")
+    if unknown := sorted(set(OPTIONS.tasks) - {"suite", "practice", *practice.TASKS}):
+        raise cli.UsageError(f"--tasks must be of suite, practice, {', '.join(practice.TASKS)}, "
+                             f"got {unknown[0]!r}")
+    if not (OPTIONS.tasks or OPTIONS.data_dir or OPTIONS.joined):
+        raise cli.UsageError("--tasks must name one, where there is no --data_dir and no --joined")
     taking_part = contest.entries(OPTIONS.weights)
     names = [entry.name for entry in taking_part]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -290,9 +335,16 @@ def main(argv: list[str]) -> None:
     images = cli.load_data(OPTIONS) if OPTIONS.data_dir else None
     if images and budget.examples:
         images = images.part(min(budget.examples, len(images.y_train)))
+    known = about(OPTIONS.weights, OPTIONS.budget)
+    joined = [task for path in OPTIONS.joined for task in tasks_of(path, known)]
     # One pool for the data of each store: it is started anew where they change.
     with Workers(OPTIONS.processes, Path(OPTIONS.store) / "compiled") as workers:
-        found = [contest.measure(task, taking_part, budget) for task in contest_tasks(
-            budget, OPTIONS.tasks, images, partial(Store, OPTIONS.store, workers=workers))]
-    record = report(found, OPTIONS.weights, OPTIONS.budget)
-    pages.publish("compare", record, markdown(record, command(OPTIONS)), plot, OPTIONS)
+        mine = list(contest_tasks(
+            budget, OPTIONS.tasks, images, partial(Store, OPTIONS.store, workers=workers)))
+        counts = Counter([task.name for task in mine] + [task["name"] for task in joined])
+        if counts and max(counts.values()) > 1:
+            raise cli.UsageError(f"--joined: {counts.most_common(1)[0][0]} would be there twice")
+        found = joined + [contest.measure(task, taking_part, budget) for task in mine]
+    found.sort(key=_place)
+    record = report(found, known)
+    pages.publish("compare", record, markdown(record, command(found, OPTIONS)), plot, OPTIONS)

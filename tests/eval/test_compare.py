@@ -92,6 +92,39 @@ def test_the_command(fake_suite_runs, fake_runs, data_dir, tmp_path, capsys):
     assert (tmp_path / "compare.md").read_text() in page
 
 
+def test_tasks_of_another_run_are_joined(fake_suite_runs, fake_runs, data_dir, tmp_path, capsys):
+    def compare(out, *flags):
+        code = main(["compare", f"--store={tmp_path / 'store'}", f"--out={tmp_path / out}", *flags])
+        return code, capsys.readouterr()
+
+    everything = ["--tasks=suite,practice", f"--data_dir={data_dir}"]
+    assert compare("all", *everything)[0] == 0
+    assert compare("others", "--tasks=suite", f"--data_dir={data_dir}")[0] == 0
+    others = f"--joined={tmp_path / 'others' / 'compare.json'}"
+    assert compare("joined", "--tasks=shuttle", others)[0] == 0
+    # The same as of one run, and the page names the command of that.
+    for name in ("compare.json", "compare.md"):
+        assert ((tmp_path / "joined" / name).read_text() == (tmp_path / "all" / name).read_text())
+    # Nothing has to be run.
+    before = len(fake_suite_runs), len(fake_runs.runs)
+    assert compare("again", "--tasks=", others)[0] == 0
+    assert (len(fake_suite_runs), len(fake_runs.runs)) == before
+    assert ((tmp_path / "again" / "compare.json").read_text()
+            == (tmp_path / "others" / "compare.json").read_text())
+    # What does not fit is refused, before anything is written.
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"tasks": []}')
+    for flags, message in [
+        (["--tasks=suite", others], "FullyConnected would be there twice"),
+        (["--tasks=shuttle", "--budget=smoke", others], "has budget small, and this run has smoke"),
+        (["--tasks=shuttle", f"--joined={broken}"], "is no compare.json"),
+        (["--tasks=shuttle", f"--joined={tmp_path / 'none'}"], "is no compare.json"),
+    ]:
+        code, said = compare("refused", *flags)
+        assert code == 2 and message in said.err
+    assert not (tmp_path / "refused").exists()
+
+
 def row(group, steps, **others):
     return {"group": group, "learning_rate": None, "at_edge": False, "steps": steps,
             "seconds": None, "losses": [1.0, 1.0, 1.0], "accuracies": None,
@@ -187,7 +220,7 @@ def test_a_step_of_pytorch_by_itself(monkeypatch):
     (["--weights=nobody"], "`weights` must be one of"),
     (["--weights=rule,rule"], "two that take part would be called 'rule'"),
     (["--weights="], "--weights must name at least one"),
-    (["--tasks=suite,others"], "--tasks must be of suite and practice, got 'others'"),
+    (["--tasks=suite,others"], "got 'others'"),
     (["--tasks="], "--tasks must name one"),
     (["--processes=0"], "processes"),
     (["--data_dir=nowhere"], "--data_dir"),
