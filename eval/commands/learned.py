@@ -47,6 +47,8 @@ flags.DEFINE_list("tasks", None, "Numbers of tasks in the suite, from 0; all if 
 flags.DEFINE_list("steps", ["1000", "10000"], f"Steps to compare at, multiples of the largest "
                   f"over {POINTS}.", flag_values=OPTIONS)
 flags.DEFINE_integer("seeds", 3, "Runs of each task.", lower_bound=1, flag_values=OPTIONS)
+flags.DEFINE_integer("seed", SuiteRun.seed, "Draws the data, starts and minibatches of all runs.",
+                     lower_bound=0, flag_values=OPTIONS)
 flags.DEFINE_string("out", None, "Folder for learned.json and learned.png.", flag_values=OPTIONS)
 cli.define_store(OPTIONS)
 cli.define_json(OPTIONS)
@@ -87,11 +89,12 @@ def summary(differences: list[list[float]]) -> dict[str, float | int | None]:
 
 
 def report(weights: list[str], against: str, suite: str, numbers: list[int], steps: list[int],
-           seeds: int, store: Store) -> dict[str, Any]:
+           seeds: int, seed: int, store: Store) -> dict[str, Any]:
     """All runs and what they say."""
     def runs(name: str) -> list[SuiteRun]:
         of_name = {"optimizer": name} if name in TODAY else {"weights": name}
-        return [SuiteRun(suite, number, max(steps), seeds, **of_name) for number in numbers]
+        return [SuiteRun(suite, number, max(steps), seeds, seed=seed, **of_name)
+                for number in numbers]
 
     results = {name: store.results(runs(name), name) for name in (against, *weights)}
     rows = {}
@@ -102,7 +105,7 @@ def report(weights: list[str], against: str, suite: str, numbers: list[int], ste
             LATE: [compare(*pair, max(steps), math.ceil(0.9 * max(steps))) for pair in pairs],
             "steps to reach": [steps_to_reach(*pair) for pair in pairs]}
     return {
-        "suite": suite, "against": against, "seeds": seeds,
+        "suite": suite, "against": against, "seeds": seeds, "seed": seed,
         "seconds": {name: round(sum(result["seconds"] for result in of_name), 1)
                     for name, of_name in results.items()},
         "tasks": [tasks(suite)[number].__class__.__name__ for number in numbers],
@@ -159,7 +162,8 @@ def main(argv: list[str]) -> None:
     for name in (*OPTIONS.weights, *({OPTIONS.against} - set(TODAY))):
         cli.check_weights(name)
     found = report(list(OPTIONS.weights), OPTIONS.against, OPTIONS.suite, numbers, steps,
-                   OPTIONS.seeds, Store(OPTIONS.store, SimpleNamespace(fingerprint=None)))
+                   OPTIONS.seeds, OPTIONS.seed,
+                   Store(OPTIONS.store, SimpleNamespace(fingerprint=None)))
     if OPTIONS.out:
         out = Path(OPTIONS.out)
         write_json(out / "learned.json", found)

@@ -68,6 +68,12 @@ def test_the_command(tmp_path, capsys):
     store = learned.Store(tmp_path / "store", learned.SimpleNamespace(fingerprint=None))
     curves = np.array(store.get(runs[0])["curves"])
     assert task == "Quadratic" and curves.shape == (2, 50) and np.all(curves[:, -1] < curves[:, 0])
+    # Other draws.
+    assert main([*flags, "--seed=7", "--json"]) == 0
+    other = json.loads(capsys.readouterr().out)
+    assert (found["seed"], other["seed"]) == (1000, 7)
+    drawn = store.get(suite_run.SuiteRun("quadratic", 0, 100, 2, "rule", seed=7))
+    assert drawn["curves"] != store.get(runs[0])["curves"]
     assert main([*flags, "--against=adam"]) == 0
     assert "default beside adam" in capsys.readouterr().out
     adam = store.get(suite_run.SuiteRun("quadratic", 0, 100, 2, optimizer="adam"))
