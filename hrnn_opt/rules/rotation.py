@@ -46,15 +46,50 @@ class _Side(NamedTuple):
     Attributes:
         group: position among the shapes.
         columns: whether it is the columns.
-        matrices, size: how many they are, and the size of their rows or columns.
+        length: how many rows or columns.
+        blocks, size: how many parts they are cut into, and how many are in each; the last part is
+            filled with zeros.
+        matrices: parts of all matrices.
         place: where its (matrices, size, size) numbers lie in the flat vector of all sides.
     """
 
     group: int
     columns: bool
-    matrices: int
+    length: int
+    blocks: int
     size: int
+    matrices: int
     place: slice
+
+    def rows(self, x: Any) -> Any:
+        """(..., G, M, N) cut to (..., G blocks, size, N), or M if it is the columns."""
+        x = ops.swapaxes(x, -2, -1) if self.columns else x
+        if self.blocks == 1:
+            return x
+        *models, count, _, across = x.shape
+        short = self.blocks * self.size - self.length
+        x = ops.pad(x, [(0, 0)] * (len(models) + 1) + [(0, short), (0, 0)]) if short else x
+        return ops.reshape(x, (*models, count * self.blocks, self.size, across))
+
+    def whole(self, x: Any) -> Any:
+        """The inverse of `rows`."""
+        if self.blocks > 1:
+            *models, parts, size, across = x.shape
+            x = ops.reshape(x, (*models, parts // self.blocks, self.blocks * size, across))
+            x = x[..., : self.length, :]
+        return ops.swapaxes(x, -2, -1) if self.columns else x
+
+
+def _blocks(length: int, across: int, limit: int, cut: bool) -> int:
+    """How many parts rows or columns are cut into; 0 where they are not turned.
+
+    Longer ones than the limit are cut, if at all, where that takes no more memory than the tensor,
+    and where they are no more than ten times the others, as a 3 x 3 convolution's may be: rows of a
+    table of embeddings have nothing in common.
+    """
+    if length <= limit:
+        return int(length > 1)
+    return -(-length // limit) if cut and 1 < limit <= across and length <= 10 * across else 0
 
 
 def _orthonormal(matrices: Any) -> Any:
@@ -88,29 +123,31 @@ class Axes:
 
     Args:
         shapes: of the tensors.
-        limit: rows and columns are turned if they are at least 2 and at most so many.
+        limit: rows and columns are turned if they are at least 2 and at most so many,
+        cut: or in parts, where they are more: see `_blocks`.
 
     Attributes:
         numbers: how many the second moments of all sides have, and as many their axes.
         turned: positions of the tensors that are.
     """
 
-    def __init__(self, shapes: Sequence[Sequence[int]], limit: int) -> None:
+    def __init__(self, shapes: Sequence[Sequence[int]], limit: int, cut: bool = False) -> None:
         self._shapes = [tuple(shape) for shape in shapes]
         members: dict[tuple[int, int], list[int]] = {}
         for k, shape in enumerate(self._shapes):
             matrix = matrix_of(shape) if len(shape) > 1 else (1, 1)
-            if any(2 <= size <= limit for size in matrix):
+            if any(_blocks(*sides, limit, cut) for sides in (matrix, matrix[::-1])):
                 members.setdefault(matrix, []).append(k)
         self._groups = list(members.items())
         self.turned = sorted(k for group in members.values() for k in group)
         self._sides, self.numbers = [], 0
         for i, (matrix, tensors) in enumerate(self._groups):
-            for columns, size in enumerate(matrix):
-                if 2 <= size <= limit:
-                    end = self.numbers + len(tensors) * size**2
-                    self._sides.append(_Side(
-                        i, bool(columns), len(tensors), size, slice(self.numbers, end)))
+            for columns, (length, across) in enumerate((matrix, matrix[::-1])):
+                if blocks := _blocks(length, across, limit, cut):
+                    size, parts = -(-length // blocks), len(tensors) * blocks
+                    end = self.numbers + parts * size**2
+                    self._sides.append(_Side(i, bool(columns), length, blocks, size, parts,
+                                             slice(self.numbers, end)))
                     self.numbers = end
         sizes: dict[int, list[int]] = {}
         for i, side in enumerate(self._sides):
@@ -121,7 +158,7 @@ class Axes:
     def owners(self) -> np.ndarray:
         """(numbers,) the tensor that each number belongs to."""
         return np.concatenate([
-            np.repeat(np.array(self._groups[side.group][1], "int32"), side.size**2)
+            np.repeat(np.array(self._groups[side.group][1], "int32"), side.blocks * side.size**2)
             for side in self._sides])
 
     def init_state(self, models: tuple[int, ...] = ()) -> tuple[Any, Any]:
@@ -159,13 +196,13 @@ class Axes:
             groups.append(x * ops.rsqrt(ops.where(
                 largest > 0, ops.sum(x * x, axis=(-2, -1), keepdims=True), 1.0)))
 
+        felt = [ops.repeat(known[side.group], side.blocks, axis=-3) if side.blocks > 1
+                else known[side.group] for side in self._sides]
         new_moments = []
-        for side, old in zip(self._sides, self._split(moments)):
-            x = groups[side.group]
-            across = ops.swapaxes(x, -2, -1)
-            square = ops.matmul(across, x) if side.columns else ops.matmul(x, across)
-            new_moments.append(ops.where(
-                known[side.group], decay * old + (1.0 - decay) * square, old))
+        for side, old, here in zip(self._sides, self._split(moments), felt):
+            x = side.rows(groups[side.group])
+            square = ops.matmul(x, ops.swapaxes(x, -2, -1))
+            new_moments.append(ops.where(here, decay * old + (1.0 - decay) * square, old))
 
         due = ops.logical_or(steps < _INTERVAL, ops.equal(ops.mod(steps, _INTERVAL), 0.0))
         turned = due[..., None, None, None]
@@ -181,8 +218,7 @@ class Axes:
                 for i in sides:
                     start, end = end, end + self._sides[i].matrices
                     new_axes[i] = ops.where(
-                        ops.logical_and(turned, known[self._sides[i].group]),
-                        basis[..., start:end, :, :], old_axes[i])
+                        ops.logical_and(turned, felt[i]), basis[..., start:end, :, :], old_axes[i])
             return self._joined(new_axes)
 
         return self._joined(new_moments), backend.cond(ops.any(due), turn, lambda: axes)
@@ -204,11 +240,12 @@ class Axes:
         for side, basis in zip(self._sides, self._split(axes)):
             across = ops.swapaxes(basis, -2, -1)
             x = groups[side.group]
-            if side.columns:
-                x = ops.matmul(x, across if back else basis)
+            if side.columns and side.blocks == 1:
+                # As below, without transposing.
+                groups[side.group] = ops.matmul(x, across if back else basis)
             else:
-                x = ops.matmul(basis if back else across, x)
-            groups[side.group] = x
+                groups[side.group] = side.whole(
+                    ops.matmul(basis if back else across, side.rows(x)))
         if cleaned:
             groups = [
                 ops.where(ops.abs(x) > _ROUNDING * ops.max(
@@ -242,9 +279,9 @@ class Axes:
 
 
 @functools.cache
-def axes_of(shapes: tuple[tuple[int, ...], ...], limit: int) -> Axes | None:
+def axes_of(shapes: tuple[tuple[int, ...], ...], limit: int, cut: bool = False) -> Axes | None:
     """The axes of tensors of these shapes; None where none of them is turned."""
-    axes = Axes(shapes, limit)
+    axes = Axes(shapes, limit, cut)
     return axes if axes.numbers else None
 
 
@@ -254,18 +291,23 @@ class RotationConfig(Config):
 
     Args:
         limit: rows and columns are turned if they are at least 2 and at most so many; 1 to 8192.
+        cut: longer ones are turned in parts of at most so many, each in axes of its own, where the
+            other side is at least as long as the limit, and as a tenth of this one (after the
+            blocks of Anil et al. 2020, "Scalable Second Order Optimization for Deep Learning").
 
     Raises:
-        ValueError: if it is not that.
+        ValueError: if one is not that.
     """
 
     limit: int = 128
+    cut: bool = False
 
     NAME: ClassVar[str] = "rotation"
 
     def __post_init__(self) -> None:
         check(self, "limit", is_number(self.limit, int) and 1 <= self.limit <= 8192,
               "an integer from 1 to 8192")
+        check(self, "cut", isinstance(self.cut, bool), "True or False")
 
 
 @register
@@ -294,7 +336,7 @@ class Rotation(Rule):
         return fields | {"felt": Field()} if self.still else fields
 
     def _axes(self, layout: Layout) -> Axes | None:
-        return axes_of(layout.shapes, self.config.limit)
+        return axes_of(layout.shapes, self.config.limit, self.config.cut)
 
     def init_own_state(self, layout, models):
         state = super().init_own_state(layout, models)

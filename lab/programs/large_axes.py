@@ -3,8 +3,8 @@
 `KERAS_BACKEND=jax python -m lab.programs.large_axes WIDTH NAME,NAME,... STEPS SEEDS`: a language
 model of characters (`transformer` of `eval/runs/networks.py`, of that width) on pieces of "As You
 Like It", by Adam (`adam`, at 1e-3) and by `rule` that turns rows and columns of at most so many (a
-number). A line for each run: loss on what is trained on at steps of the curve, CPU seconds of a
-step and of the whole run, and bytes of state a parameter.
+number), or longer ones in parts too (`cut128`). A line for each run: loss on what is trained on at
+steps of the curve, CPU seconds of a step and of the whole run, and bytes of state a parameter.
 """
 
 import functools
@@ -28,10 +28,11 @@ EXAMPLES, BATCH = 1792, 16
 
 
 def optimizer(name: str) -> keras.optimizers.Optimizer:
-    """Adam, or `rule` with that limit."""
+    """Adam, or `rule` with that limit, and with cuts."""
     if name == "adam":
         return keras.optimizers.Adam(1e-3)
-    rule = Averaging(Rotation(Alignment(Rescaling(Direction())), limit=int(name)))
+    rule = Averaging(Rotation(Alignment(Rescaling(Direction())),
+                              limit=int(name.removeprefix("cut")), cut=name.startswith("cut")))
     return LearnedOpt(Pretrained.from_network(rule, learning_rate=8e-3), seed=0)
 
 

@@ -3,6 +3,8 @@
 It shares no line with the package: float64, no padding, no buffers, no fused products.
 """
 
+import math
+
 import numpy as np
 
 
@@ -41,26 +43,35 @@ class Switches:
 class Turned:
     """The turned axes of one tensor."""
 
-    def __init__(self, shape, limit):
+    def __init__(self, shape, limit, cut=False):
         self.matrix = (int(np.prod(shape[:-1])), shape[-1]) if len(shape) > 1 else (1, 1)
         self.moments = [np.zeros((n, n)) for n in self.matrix]
         self.axes = [np.eye(n) for n in self.matrix]
-        self.turned = [2 <= n <= limit for n in self.matrix]
+        self.parts = [self._parts(*sides, limit, cut) for sides in (self.matrix, self.matrix[::-1])]
         self.steps = 0
 
+    @staticmethod
+    def _parts(n, across, limit, cut):
+        """What is turned together."""
+        if n < 2 or (n > limit and (not cut or across < limit or n > 10 * across)):
+            return []
+        size = math.ceil(n / math.ceil(n / limit))
+        return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
     def observe(self, gradient):
-        x = gradient.reshape(self.matrix) if any(self.turned) else np.ones((1, 1))
+        x = gradient.reshape(self.matrix) if any(self.parts) else np.ones((1, 1))
         t, self.steps = self.steps, self.steps + 1
         for i, square in enumerate((x @ x.T, x.T @ x)):
             keep = min(t / (t + 1), 0.999)
             self.moments[i] = keep * self.moments[i] + (1 - keep) * square / (x**2).sum()
-            if self.turned[i] and (t < 10 or t % 10 == 0):
-                q, r = np.linalg.qr(self.moments[i] @ self.axes[i] + 1e-6 * self.axes[i])
-                self.axes[i] = q * np.where(np.diag(r) < 0, -1, 1)
+            for part in self.parts[i] if t < 10 or t % 10 == 0 else []:
+                axes = self.axes[i][part, part]
+                q, r = np.linalg.qr(self.moments[i][part, part] @ axes + 1e-6 * axes)
+                self.axes[i][part, part] = q * np.where(np.diag(r) < 0, -1, 1)
 
     def turn(self, x, back=False):
         left, right = self.axes
-        if not any(self.turned):
+        if not any(self.parts):
             return x
         matrix = x.reshape(self.matrix)
         matrix = left @ matrix @ right.T if back else left.T @ matrix @ right

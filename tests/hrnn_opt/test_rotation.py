@@ -27,6 +27,8 @@ from tests.hrnn_opt.support import (
 # A matrix, a vector, a kernel of which one side is too large, one of the matrix's shape, a row.
 SHAPES = ((3, 2), (2,), (2, 3, 4), (3, 2), (1, 4))
 LIMIT = 4
+# With sides that may be cut, some into parts that are not full.
+LARGE = ((8, 4), (7, 5), (9, 10), (4, 11))
 
 
 def correlated(steps: int, shapes=SHAPES, seed: int = 0) -> list[list[np.ndarray]]:
@@ -74,9 +76,44 @@ def observed(rotation, steps, models=()):
 def test_what_is_turned():
     # Twice (3 and 2), 4 of the kernel's 6 and 4, and 4 of the row.
     assert Axes(SHAPES, LIMIT).numbers == 2 * (9 + 4) + 16 + 16
+    assert Axes(SHAPES, LIMIT, cut=True).numbers == 2 * (9 + 4) + 2 * 9 + 16 + 16
     assert Axes(SHAPES, 6).numbers == 2 * (9 + 4) + 36 + 16 + 16
     assert axes_of(SHAPES, 0) is None
     assert axes_of(((5,), (), (1, 1)), 100) is None
+
+
+@pytest.mark.parametrize("shape, sizes", [
+    # Cut in equal parts, the last of them not full.
+    ((8, 4), [4, 4, 4]), ((7, 5), [4, 4, 3, 3]), ((9, 10), [3, 3, 3, 4, 4, 4]),
+    ((40, 4), [4] * 11),
+    # Axes would take more memory than the tensor; rows have nothing in common.
+    ((8, 3), [3]), ((41, 4), [4])])
+def test_long_sides_may_be_cut(shape, sizes):
+    for turned in (shape, shape[::-1]):
+        assert Axes((turned,), LIMIT, cut=True).numbers == sum(size**2 for size in sizes)
+    assert axes_of(((3, 2),), 1, True) is None
+
+
+def test_parts_have_axes_of_their_own():
+    axes, steps = Axes(LARGE, LIMIT, cut=True), correlated(12, LARGE)
+    expected = [Turned(shape, LIMIT, cut=True) for shape in LARGE]
+    for step in steps:
+        for one, gradient in zip(expected, step):
+            one.observe(gradient.astype("float64"))
+    state = observed(axes, steps)
+    for back in (False, True):
+        assert_close(
+            [ops.convert_to_numpy(x) for x in axes.turn(
+                state[1], tensors(steps[0]), back, cleaned=True).values()],
+            [one.turn(x.astype("float64"), back) for one, x in zip(expected, steps[0])], 1e-4)
+    # A tensor without a gradient keeps all its axes, and no other one does.
+    empty = [np.zeros_like(x) if k == 2 else x for k, x in enumerate(steps[0])]
+    after = axes.observe(*state, tensors(empty), ops.convert_to_tensor(20.0))
+    kept = axes.owners == 2
+    for old, new in zip(state, after):
+        old, new = ops.convert_to_numpy(old), ops.convert_to_numpy(new)
+        np.testing.assert_array_equal(new[kept], old[kept])
+        assert not np.array_equal(new[~kept], old[~kept])
 
 
 @pytest.mark.parametrize("shape, matrix", [
@@ -122,11 +159,12 @@ def test_the_axes_become_the_eigenvectors():
             np.diag(diagonal), np.linalg.eigvalsh(expected)[::-1], atol=0.01)
 
 
-def test_turned_and_back_a_tensor_is_what_it_was():
-    rotation, steps = Axes(SHAPES, LIMIT), correlated(30)
+@pytest.mark.parametrize("shapes, cut", [(SHAPES, False), (SHAPES, True), (LARGE, True)])
+def test_turned_and_back_a_tensor_is_what_it_was(shapes, cut):
+    rotation, steps = Axes(shapes, LIMIT, cut), correlated(30, shapes)
     _, axes = observed(rotation, steps)
-    turned = rotation.turn(axes, tensors(steps[-1]))
-    assert sorted(turned) == rotation.turned == [k for k in range(len(SHAPES)) if k != 1]
+    turned = rotation.turn(axes, {k: tensors(steps[-1])[k] for k in rotation.turned})
+    assert sorted(turned) == [k for k in range(len(shapes)) if shapes[k] != (2,)]
     for k, y in turned.items():
         x, y = steps[-1][k], ops.convert_to_numpy(y)
         assert x.shape == y.shape
@@ -284,6 +322,28 @@ def test_half_precision_keeps_the_axes_whole():
     apply(opt, correlated(2), variables(SHAPES))
     assert {v.name: v.dtype for v in opt.variables if v.name in ("moments", "axes")} == {
         "moments": "float32", "axes": "float32"}
+
+
+@pytest.mark.parametrize("switches", [
+    {"limit": 0}, {"limit": 8193}, {"limit": 8.0}, {"limit": True}, {"cut": 1}, {"cut": "yes"}])
+def test_bad_switches_are_refused(switches):
+    (name,) = switches
+    with pytest.raises(ValueError, match=f"`?{name}`?"):
+        Rotation(Rescaling(Direction()), **switches)
+
+
+def test_wide_layers_train_in_parts():
+    """Steps of the whole optimizer: with sides cut the matrix moves elsewhere, the vector not."""
+    shapes = ((6, 5), (5,))
+    places = []
+    for cut in (False, True):
+        opt = LearnedOpt(Averaging(Rotation(Rescaling(Direction()), limit=LIMIT, cut=cut)))
+        moved = variables(shapes)
+        apply(opt, [[x, y[0]] for x, y in correlated(3, [(6, 5), (1, 5)])], moved)
+        places.append(values(moved))
+    assert all(np.isfinite(x).all() for of_one in places for x in of_one)
+    assert not np.allclose(places[0][0], places[1][0])
+    np.testing.assert_allclose(places[0][1], places[1][1], rtol=1e-6)
 
 
 def test_a_valley_that_lies_aslant_is_no_longer_one():
