@@ -12,7 +12,7 @@ if os.environ.get("KERAS_BACKEND") != "jax":
 import numpy as np
 
 from eval.__main__ import main
-from eval.runs import contest, optimizers, torch_step
+from eval.runs import contest, optimizers, practice, torch_step
 from eval.runs.suite_run import POINTS, SuiteRun
 from eval.runs.torch_step import TorchStep
 
@@ -220,7 +220,8 @@ def test_a_step_of_pytorch_by_itself(monkeypatch):
     (["--weights=nobody"], "`weights` must be one of"),
     (["--weights=rule,rule"], "two that take part would be called 'rule'"),
     (["--weights="], "--weights must name at least one"),
-    (["--tasks=suite,others"], "got 'others'"),
+    (["--tasks=suite,others"],
+     f"--tasks must be of suite, practice, {', '.join(practice.TASKS)}, got 'others'"),
     (["--tasks="], "--tasks must name one"),
     (["--processes=0"], "processes"),
     (["--data_dir=nowhere"], "--data_dir"),
