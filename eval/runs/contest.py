@@ -73,7 +73,7 @@ BUDGETS = {
                     practice_most=None, rates=(1e-2,), tuning_seeds=1, suite_seeds=2, seeds=2),
     "small": Budget(numbers=None, suite_steps=1000, networks=networks.PAPER, steps=1000,
                     conv_steps=200, examples=10_000,
-                    practice=("play_lstm", "ratings", "shuttle", "burgers", "tuned_head",
+                    practice=("play_lstm", "ratings", "shuttle", "burgers", "tuned_layer",
                               "tuned_adapters", "letters_resnet18"),
                     practice_part=1.0, practice_most=200,
                     rates=(1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1),

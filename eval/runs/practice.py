@@ -22,6 +22,8 @@ from hrnn_opt import refresh_statistics
 
 Shape = tuple[int, ...]
 _TEXT, _CHARACTERS = 32, 128
+# Of MobileNetV2, for each picture.
+_FEATURES = 1280
 
 
 # Data. What several tasks have is the same object, so that one pool of processes serves them, and
@@ -240,16 +242,26 @@ def _taught(name: str, make: Callable[[], keras.Model]) -> keras.Model:
     return model
 
 
-def tuned_head(input_shape: Shape, classes: int) -> keras.Model:
-    """MobileNetV2 that has learned Latin letters and stays as it is, under a new layer."""
-    model = tuned_whole(input_shape, classes)
-    for layer in model.layers[:-1]:
-        layer.trainable = False
-    return model
+def tuned_layer(input_shape: Shape, classes: int) -> keras.Model:
+    """A new layer on what a trained network that stays as it is makes of the inputs."""
+    del input_shape
+    return keras.Sequential([keras.Input((_FEATURES,)), layers.Dense(classes)])
+
+
+@functools.cache
+def features() -> Data:
+    """What MobileNetV2 that has learned Latin letters makes of the Greek ones: seen once, since
+    nothing in it changes, as by who tunes a layer on a frozen network."""
+    data = greek()
+    backbone = _taught("letters", lambda: _backbone(data.x_train.shape[1:]))
+    x_train, x_test = (
+        backbone.predict(np.repeat(x, 3, axis=-1), batch_size=256, verbose=0)
+        for x in (data.x_train, data.x_test))
+    return Data(x_train, data.y_train, x_test, data.y_test)
 
 
 def tuned_whole(input_shape: Shape, classes: int) -> keras.Model:
-    """The same, all of it trained further."""
+    """MobileNetV2 that has learned Latin letters under a new layer, all of it trained further."""
     backbone = _taught("letters", lambda: _backbone(input_shape))
     return _with_head(backbone, input_shape, classes)
 
@@ -275,11 +287,13 @@ class Task:
         network: from the shape of an input and the number of classes.
         data: what to train and test on.
         steps: of a run.
+        seen: what the network is given in place of the inputs, made of them once in a process.
     """
 
     network: Callable[[Shape, int], keras.Model]
     data: Callable[[], Data]
     steps: int = 1000
+    seen: Callable[[], Data] | None = None
 
 
 TASKS: dict[str, Task] = {
@@ -290,7 +304,7 @@ TASKS: dict[str, Task] = {
     "ratings": Task(factors, ratings),
     "shuttle": Task(regressor, shuttle),
     "burgers": Task(physics, burgers),
-    "tuned_head": Task(tuned_head, greek, 200),
+    "tuned_layer": Task(tuned_layer, greek, 200, seen=features),
     "tuned_whole": Task(tuned_whole, greek, 200),
     "tuned_adapters": Task(tuned_adapters, play, 200),
     "letters_resnet18": Task(networks.resnet18_narrow, greek, 200),

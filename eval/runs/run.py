@@ -86,9 +86,11 @@ class Run:
         optimizer = optimizers.build(
             self.optimizer, learning_rate=self.learning_rate, schedule=self.schedule,
             steps=self.steps, **learned, **dict(self.options))
-        result = runner.train(model, optimizer, data, steps=self.steps, batch_size=self.batch_size,
-                              seed=self.seed, on_progress=on_progress,
-                              accuracies=self.accuracies)
+        task = practice.TASKS.get(self.network)
+        result = runner.train(
+            model, optimizer, task.seen() if task and task.seen else data, steps=self.steps,
+            batch_size=self.batch_size, seed=self.seed, on_progress=on_progress,
+            accuracies=self.accuracies)
         return {**result, **self.configuration(data)}
 
 

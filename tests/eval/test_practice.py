@@ -1,5 +1,7 @@
 """Tasks as users have them: what they hold, and that their losses are what they say."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -42,7 +44,7 @@ def test_letters_to_test_on_are_of_other_fonts(monkeypatch):
 
 
 def test_tasks_on_the_same_data_share_them():
-    assert practice.TASKS["tuned_head"].data() is practice.TASKS["tuned_whole"].data()
+    assert practice.TASKS["tuned_layer"].data() is practice.TASKS["tuned_whole"].data()
 
 
 def test_squares_are_of_outputs_less_targets():
@@ -94,8 +96,42 @@ def test_what_was_taught_before_is_there_and_the_rest_is_drawn_by_the_seed(monke
         np.testing.assert_array_equal(a, b)
     for a, b in zip(first.get_weights(), taught):
         np.testing.assert_array_equal(a, b)
-    head = networks.build(practice.tuned_head, (36, 36, 1), 29, seed=5)
-    assert len(head.trainable_variables) == 2 < len(first.trainable_variables)
+
+
+def test_a_layer_on_features_is_trained_as_on_the_frozen_network(monkeypatch):
+    """Its outputs in training, and so its losses and gradients, are those of the whole model."""
+    few = practice.greek().part(24)
+    monkeypatch.setattr(practice, "greek", lambda: few)
+    monkeypatch.setattr(practice, "_taught_weights", lambda name: taught)
+    taught = practice._backbone((36, 36)).get_weights()
+    seen = practice.features.__wrapped__()
+    layer = networks.build(practice.tuned_layer, (36, 36, 1), 29, seed=5)
+    whole = networks.build(practice.tuned_whole, (36, 36, 1), 29, seed=5)
+    for part in whole.layers[:-1]:
+        part.trainable = False
+    whole.layers[-1].set_weights(layer.get_weights())
+    assert [v.shape for v in layer.trainable_variables] == [
+        v.shape for v in whole.trainable_variables] == [(1280, 29), (29,)]
+    for part in ("train", "test"):
+        np.testing.assert_array_equal(getattr(seen, f"y_{part}"), getattr(few, f"y_{part}"))
+        np.testing.assert_allclose(
+            layer(getattr(seen, f"x_{part}")), whole(getattr(few, f"x_{part}"), training=True),
+            rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_is_given_what_the_network_is_to_see(monkeypatch):
+    from eval.runs.run import Run
+
+    data = practice.greek().part(60)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((70, 1280)).astype("float32")
+    seen = dataclasses.replace(data, x_train=x[:60], x_test=x[60:])
+    task = dataclasses.replace(practice.TASKS["tuned_layer"], seen=lambda: seen)
+    monkeypatch.setitem(practice.TASKS, "tuned_layer", task)
+    result = Run("tuned_layer", "adam", 20, 1e-3, batch_size=20).execute(data)
+    # 60 random inputs of 1280 numbers are learned by heart; none of the pictures has been seen.
+    assert result["curve"][-1][1] < 1.0 < np.log(29)
+    assert result["data"] == data.fingerprint
 
 
 def test_adapters_are_all_that_is_trained(monkeypatch):
