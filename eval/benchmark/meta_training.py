@@ -10,6 +10,9 @@ from typing import Any
 # Tasks side by side in each case, as members x models. Odd numbers of models keep features off the
 # same lines of the cache.
 TASKS = {"quadratic_20": (4, 127), "mlp_8_32_64": (12, 3)}
+# Of what each estimator gives, its name, and in how many truncations a run is: `full` has whole
+# ones, the others go on.
+ESTIMATORS = {"tbptt": ("parameter_steps_per_second", 1), "pes": ("pes", 1), "full": ("full", 8)}
 
 
 def _problem(case: str) -> Any:
@@ -32,26 +35,32 @@ def _seconds(function: Callable[[], Any], repeats: int) -> float:
     return statistics.median(times)
 
 
-def throughput(case: str, unroll: int, repeats: int, objective_every: int) -> dict[str, float]:
+def throughput(case: str, network: Any, unroll: int, repeats: int, objective_every: int,
+               ) -> dict[str, float]:
     """Throughput of one case.
 
+    Args:
+        case: of `TASKS`.
+        network: a `LearnedOptimizer`.
+        unroll: inner steps of a truncation; whole runs, of estimator `full`, have eight times that.
+        repeats: of which the median counts.
+        objective_every: so-many-th inner step has an objective.
+
     Returns:
-        `parameter_steps_per_second` with the truncated meta-gradient, `pes` and `forward_only`
-        likewise, and `compile_seconds` of the first.
+        `parameter_steps_per_second` with the truncated meta-gradient; `pes`, `full` and
+        `forward_only` likewise, and `compile_seconds` of the first.
     """
     import jax
 
-    from hrnn_opt import HierarchicalRNN
     from train import estimators
     from train.config import TrainConfig
     from train.devices import Devices
     from train.tasks import Family
 
     members, models = TASKS[case]
-    network = HierarchicalRNN()
     start = {name: variable.value for name, variable in network.meta_parameters.items()}
     result = {}
-    for name, key in (("tbptt", "parameter_steps_per_second"), ("pes", "pes")):
+    for name, (key, segments) in ESTIMATORS.items():
         config = TrainConfig(
             members=members, models=models, unroll=unroll, objective_every=objective_every,
             estimator=name, run_length="log_uniform", run_range=(100 * unroll, 100 * unroll))
@@ -66,13 +75,13 @@ def throughput(case: str, unroll: int, repeats: int, objective_every: int) -> di
         if name == "tbptt":
             result["compile_seconds"] = time.perf_counter() - started
 
-        def truncation(estimator=estimator, meta=meta) -> Any:
+        def truncation(estimator=estimator, meta=meta, segments=segments) -> Any:
             nonlocal state
-            estimate, state = estimator.estimate(meta, state, jax.random.key(1), 1)
+            estimate, state = estimator.estimate(meta, state, jax.random.key(1), segments)
             return estimate
 
         jax.block_until_ready(truncation())
-        result[key] = steps / _seconds(truncation, repeats)
+        result[key] = segments * steps / _seconds(truncation, repeats)
         if name == "tbptt":
             copies = jax.device_put(estimators.for_members(start, members), devices.members)
             forward = jax.jit(jax.vmap(

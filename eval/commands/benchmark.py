@@ -2,7 +2,8 @@
 
     benchmark meta    throughput of meta-training, in parameter-steps a second: the meta-gradient by
                       truncated backpropagation, PES (the steps of one of each antithetic pair are
-                      counted), and unrolling alone; warm, median of several runs
+                      counted), the gradient of whole runs, and unrolling alone; warm, median of
+                      several runs
     benchmark step    the step of a learned optimizer of any kind by itself and that of Adam, which
                       take turns: throughput, memory, first call
     benchmark train   a whole training step with a learned optimizer relative to one with Adam,
@@ -18,11 +19,15 @@ import json
 import math
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from eval.benchmark import meta_training, train_step
 from eval.commands import cli
+
+if TYPE_CHECKING:
+    from hrnn_opt import Pretrained
 
 OPTIONS = flags.FlagValues()
 flags.DEFINE_integer("unroll", 100, "Inner steps in a truncation.", flag_values=OPTIONS)
@@ -49,6 +54,8 @@ flags.DEFINE_enum("shapes_of", None, train_step.MODELS,
                   flag_values=OPTIONS)
 flags.DEFINE_string("weights", "default", "Of `step` and `train`: what LearnedOpt takes; of `step` "
                     "also a kind of networks, with its start values.", flag_values=OPTIONS)
+flags.DEFINE_string("form", "hrnn", "Of `meta`: what is meta-trained, a kind of networks or the "
+                    "network of weights.", flag_values=OPTIONS)
 flags.DEFINE_enum("state_dtype", "float32", ["float32", "bfloat16"], "Of `step`.",
                   flag_values=OPTIONS)
 flags.DEFINE_bool("jit_compile", False, "Of `step`: that of HierarchicalLOpt, on PyTorch.",
@@ -65,6 +72,16 @@ def main(argv: list[str]) -> int:
     if OPTIONS.backend:
         os.environ["KERAS_BACKEND"] = OPTIONS.backend
     return whats[argv[1]]()
+
+
+def _form(name: str) -> Pretrained:
+    """The weights of this name, or start values of a kind of networks."""
+    from hrnn_opt import Pretrained
+    from hrnn_opt.registry import config_from_dict, kinds, network_of
+
+    if name in kinds():
+        return Pretrained.from_network(network_of(config_from_dict({"kind": name})))
+    return cli.check_weights(name)
 
 
 def _main_logging() -> int:
@@ -89,12 +106,8 @@ def _main_step() -> int:
 
     from eval.benchmark import step_cost
     from hrnn_opt import LearnedOpt
-    from hrnn_opt.registry import config_from_dict, kinds, network_of
 
-    if OPTIONS.weights in kinds():
-        weights = network_of(config_from_dict({"kind": OPTIONS.weights}))
-    else:
-        weights = cli.check_weights(OPTIONS.weights)
+    weights = _form(OPTIONS.weights)
     if OPTIONS.shapes_of:
         model = train_step.build_model(OPTIONS.shapes_of)
         shapes = [tuple(variable.shape) for variable in model.trainable_variables]
@@ -160,10 +173,11 @@ def _main_meta() -> int:
 
     use_large_pages("eval")
     use_every_core(math.gcd(*(members for members, _ in meta_training.TASKS.values())))
+    form = _form(OPTIONS.form)
     report = {}
     for case in meta_training.TASKS:
         report[case] = meta_training.throughput(
-            case, OPTIONS.unroll, OPTIONS.repeats, OPTIONS.objective_every)
+            case, form.network(), OPTIONS.unroll, OPTIONS.repeats, OPTIONS.objective_every)
         print(f"{case}: " + ", ".join(f"{k} {v:.4g}" for k, v in report[case].items()),
               file=sys.stderr)
     if OPTIONS.json:
