@@ -123,7 +123,9 @@ def tasks_of(path: str, expected: dict[str, Any]) -> list[dict[str, Any]]:
             if record[name] != value:
                 raise cli.UsageError(
                     f"--joined: {path} has {name} {record[name]}, and this run has {value}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        # Tasks that a report cannot be made of are found out before anything is run.
+        report(sorted(found, key=_place), expected)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise cli.UsageError(f"--joined: {path} is no compare.json that can be read") from error
     return found
 

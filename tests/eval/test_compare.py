@@ -1,5 +1,6 @@
 """Weights beside the baselines of today."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -114,11 +115,21 @@ def test_tasks_of_another_run_are_joined(fake_suite_runs, fake_runs, data_dir, t
     # What does not fit is refused, before anything is written.
     broken = tmp_path / "broken.json"
     broken.write_text('{"tasks": []}')
+    record = json.loads((tmp_path / "others" / "compare.json").read_text())
+    for i, change in enumerate([
+            lambda task: task.pop("group"), lambda task: task.update(group="others"),
+            lambda task: task.update(entries=[]), lambda task: task["entries"].pop("rule"),
+            lambda task: task["entries"]["rule"].update(steps="many")]):
+        changed = copy.deepcopy(record)
+        change(changed["tasks"][0])
+        (tmp_path / f"changed_{i}.json").write_text(json.dumps(changed))
     for flags, message in [
         (["--tasks=suite", others], "FullyConnected would be there twice"),
         (["--tasks=shuttle", "--budget=smoke", others], "has budget small, and this run has smoke"),
         (["--tasks=shuttle", f"--joined={broken}"], "is no compare.json"),
         (["--tasks=shuttle", f"--joined={tmp_path / 'none'}"], "is no compare.json"),
+        *((["--tasks=shuttle", f"--joined={tmp_path / f'changed_{i}.json'}"], "is no compare.json")
+          for i in range(5)),
     ]:
         code, said = compare("refused", *flags)
         assert code == 2 and message in said.err
