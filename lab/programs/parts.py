@@ -34,8 +34,9 @@ SETS = (
 def of_rule(groups: Collection[str], arrays: Mapping[str, Any]) -> dict[str, Any]:
     """The rule's numbers, of these arrays, of all groups but these."""
     rule = resolve("default").arrays
-    # `default` has no gates that read inputs; where they are 0, they are the rule's.
-    return {name: np.asarray(rule.get(name, np.zeros_like(arrays[name])))
+    # `default` has no gates that read inputs, and 6 units; gates of 0 are the rule's.
+    return {name: np.asarray(rule[name]) if name in rule and "gates" not in name
+            else np.zeros_like(arrays[name])
             for group, names in GROUPS.items() if group not in groups
             for name in names if name in arrays}
 
