@@ -79,6 +79,9 @@ class Run:
         """Train; the result of `eval.runs.runner.train` and the configuration."""
         from eval.runs import runner
 
+        task = practice.TASKS.get(self.network)
+        # Before the model, which seeds what is drawn.
+        seen = task.seen() if task and task.seen else data
         model = self.model(data)
         learned = {
             **{name: getattr(self, name) for name in optimizers.LEARNED_SETTINGS},
@@ -86,11 +89,9 @@ class Run:
         optimizer = optimizers.build(
             self.optimizer, learning_rate=self.learning_rate, schedule=self.schedule,
             steps=self.steps, **learned, **dict(self.options))
-        task = practice.TASKS.get(self.network)
-        result = runner.train(
-            model, optimizer, task.seen() if task and task.seen else data, steps=self.steps,
-            batch_size=self.batch_size, seed=self.seed, on_progress=on_progress,
-            accuracies=self.accuracies)
+        result = runner.train(model, optimizer, seen, steps=self.steps, batch_size=self.batch_size,
+                              seed=self.seed, on_progress=on_progress,
+                              accuracies=self.accuracies)
         return {**result, **self.configuration(data)}
 
 
