@@ -10,8 +10,8 @@ from typing import Any
 # Tasks side by side in each case, as members x models. Odd numbers of models keep features off the
 # same lines of the cache.
 TASKS = {"quadratic_20": (4, 127), "mlp_8_32_64": (12, 3)}
-# Of what each estimator gives, its name, and in how many truncations a run is: `full` has whole
-# ones, the others go on.
+# By estimator: what its throughput is called, and the truncations of an estimate. Runs of `full`
+# are as long as that, those of the others go on.
 ESTIMATORS = {"tbptt": ("parameter_steps_per_second", 1), "pes": ("pes", 1), "full": ("full", 8)}
 
 

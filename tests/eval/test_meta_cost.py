@@ -28,4 +28,3 @@ def test_parameter_steps_are_those_that_are_taken(monkeypatch):
     tbptt, _, pes, full = taken
     for estimate in (tbptt, pes, full):
         assert estimate.losses.shape == (2, 3)
-
