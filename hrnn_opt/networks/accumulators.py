@@ -44,10 +44,10 @@ def tensor_mean_square(layout: Layout, old: Any, gradient: Any, kept: Any) -> An
     Args:
         layout: of the tensors.
         old: (..., K) that of the step before.
-        gradient: (..., B, L).
+        gradient: (..., B, L), 0 in the padding.
         kept: (..., K) the decay.
     """
-    newest = layout.mean_of_blocks(block_sums(ops.square(gradient), layout.used_lanes))
+    newest = layout.mean_of_blocks(block_sums(ops.square(gradient)))
     return running(kept, old, newest)
 
 

@@ -99,7 +99,7 @@ class Direction(LearnedOptimizer):
         update = accumulators.scaled(average, mean_square, floor)
         return Moved(
             {"average": average, "mean_square": mean_square}, [update],
-            [ops.expand_dims(block_sums(ops.square(update), used_lanes), 0)])
+            [ops.expand_dims(block_sums(ops.square(update)), 0)])
 
     def describe(self, state, shape):
         return {"log learning rate": np.zeros(state["average"].shape, "float32")}

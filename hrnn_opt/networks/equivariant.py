@@ -284,7 +284,7 @@ class EquivariantRNN(LearnedOptimizer):
         return Moved(
             {"hidden": hidden, "averages": averages, "mean_square": mean_square}, [update],
             [ops.concatenate([block_sums(hidden, used_lanes), block_sums(x, used_lanes)]),
-             block_sums(ops.expand_dims(ops.square(update), 0), used_lanes)])
+             block_sums(ops.expand_dims(ops.square(update), 0))])
 
     def _parameter_bias(self, layout: Layout, state: State) -> Any:
         """(3 P, ..., B, 1) bias that the upper levels' states before this step inject."""

@@ -129,6 +129,14 @@ class Layout:
         """The (..., B, L) buffer with those tensors (..., *shape), by their positions, in place of
         its own. What lies between two of them is one piece, whatever it consists of: XLA compiles
         a program for each piece."""
+        if backend.compiled_by_xla() and len(buffer.shape) == 2:
+            # In place, where nothing else reads the buffer.
+            for k, tensor in tensors.items():
+                pieces = self._padded(k, tensor)
+                whole = ops.concatenate(pieces) if len(pieces) > 1 else pieces[0]
+                buffer = ops.slice_update(
+                    buffer, (self._block_slice(k).start, 0), ops.reshape(whole, (-1, self.lanes)))
+            return buffer
         flat = ops.reshape(buffer, (*tuple(buffer.shape)[:-2], self.blocks * self.lanes))
         pieces, end = [], 0
         for k in sorted(tensors):
@@ -199,12 +207,14 @@ class Layout:
         return ops.sum(x * ops.convert_to_tensor(weights, x.dtype), axis=-1)
 
 
-def block_sums(x: Any, used_lanes: Any | None) -> Any:
+def block_sums(x: Any, used_lanes: Any | None = None) -> Any:
     """(F, ..., B, L) to (F, ..., B): sums over the lanes.
 
     Args:
         x: of all blocks of a layout, or some.
-        used_lanes: theirs. The GRU moves the padded lanes too; they must not count.
+        used_lanes: theirs: the GRU moves the padded lanes too; they must not count. None where the
+            padding is 0, as of gradients and of what is odd in them: XLA then sums what it
+            computes, without keeping it.
     """
     if used_lanes is not None:
         used = ops.less(np.arange(x.shape[-1], dtype="int32"), ops.expand_dims(used_lanes, -1))

@@ -18,10 +18,13 @@ from hrnn_opt.places.layout import Layout
 # Parameters of a model that are moved at a time: as many as what is computed of them on the way
 # fits into a processor's cache; on an accelerator, as many as keep it busy; and operation by
 # operation, as many as make what it takes to call one small.
-_AT_ONCE = {"cpu": 2**15, "accelerator": 2**20, "eager": 2**15}
+_AT_ONCE = {"cpu": 2**15, "light": 2**18, "accelerator": 2**20, "eager": 2**15}
 # So many times as many, operation by operation, where there is little work for each. PyTorch shares
 # out operations on more than 2^15 numbers among threads.
 _IF_LIGHT = 4
+# Compiled by XLA, all at once is faster up to so many turns: what a step takes for a moment is then
+# little enough for the C library to keep it from one step to the next.
+_TURNS_IF_LIGHT = 8
 
 
 class Moved(NamedTuple):
@@ -76,7 +79,7 @@ def sweep(
         taken: () boolean: whether anything is moved. The old state may then be overwritten by the
             new one, on PyTorch.
         light: a move is little work for each number, and is best done of many at a time: compiled
-            by XLA, of all.
+            by XLA, of all, unless they are millions.
 
     Returns:
         The new state, in the types of the old one, and the rest.
@@ -87,8 +90,9 @@ def sweep(
     if _in_pieces(given[0], light):
         return _moved_in_pieces(
             move, layout, state, given, rows, sums, lanes, taken, _eager_size(light))
-    if not light and taken is not None and not models and _in_turn(layout):
-        return _moved_in_turn(move, layout, state, given, rows, sums, lanes, taken)
+    if (light or taken is not None) and not models and _in_turn(layout, light):
+        return _moved_in_turn(
+            move, layout, state, given, rows, sums, lanes, taken, _at_once(light))
     moved = _moved(move, state, given, layout.used_lanes, lanes)
     if taken is not None:
         moved = moved._replace(state={
@@ -105,24 +109,26 @@ def _moved(
         state={name: ops.cast(moved.state[name], x.dtype) for name, x in state.items()})
 
 
-def _at_once() -> int:
-    return _AT_ONCE["accelerator" if backend.on_accelerator() else "cpu"]
+def _at_once(light: bool) -> int:
+    if backend.on_accelerator():
+        return _AT_ONCE["accelerator"]
+    return _AT_ONCE["light" if light else "cpu"]
 
 
-def _blocks_at_once(blocks: int, lanes: int) -> int:
+def _blocks_at_once(blocks: int, lanes: int, at_once: int) -> int:
     """How many blocks a turn moves: a divisor of all of them where there is one about as large as
     wanted, so that no turn has blocks that another one has moved."""
-    wanted = max(1, round(_at_once() / lanes))
+    wanted = max(1, round(at_once / lanes))
     even = [n for n in range(-(-wanted // 2), 2 * wanted) if blocks % n == 0]
     return min(even, key=lambda n: abs(n - wanted), default=min(wanted, blocks))
 
 
-def _in_turn(layout: Layout) -> bool:
+def _in_turn(layout: Layout, light: bool) -> bool:
     """Whether a step moves some blocks at a time: compiled by XLA, elsewhere a loop that updates
     the state copies it at each turn; one model that is not small and lies on one device."""
     return (
         backend.compiled_by_xla() and layout.sharding(3) is None
-        and layout.blocks * layout.lanes > _at_once())
+        and layout.blocks * layout.lanes > _at_once(light) * (_TURNS_IF_LIGHT if light else 1))
 
 
 def _eager_size(light: bool) -> int:
@@ -142,7 +148,7 @@ def _in_pieces(buffer: Any, light: bool) -> bool:
 
 def _moved_in_turn(
     move: Move, layout: Layout, state: dict[str, Any], given: Sequence[Any], rows: int,
-    sums: Sequence[int], active: Any, taken: Any,
+    sums: Sequence[int], active: Any, taken: Any, at_once: int,
 ) -> Moved:
     """As `_moved`, some blocks at a time. Unless `taken`, all stays as it is.
 
@@ -151,7 +157,7 @@ def _moved_in_turn(
     changes, and no copy of it is needed.
     """
     blocks, lanes = layout.blocks, layout.lanes
-    size = _blocks_at_once(blocks, lanes)
+    size = _blocks_at_once(blocks, lanes, at_once)
     used = layout.used_lanes
     given = [*given, None if used is None else ops.expand_dims(used, -1), active]
 
@@ -178,7 +184,7 @@ def _moved_in_turn(
             new = ops.expand_dims(ops.arange(size) >= i * size - first, -1)
             return [ops.where(new, x, old) for x, old in zip(after, before)]
 
-        after = ops.cond(taken, moved, lambda: before)
+        after = moved() if taken is None else ops.cond(taken, moved, lambda: before)
         return [
             ops.slice_update(x, (0,) * (len(x.shape) - 2) + (first, 0), part)
             for x, part in zip(carry, after)]

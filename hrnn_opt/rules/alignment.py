@@ -201,5 +201,5 @@ def _products(
         near, far = scaled / root, way * root
         sums = [block_sums(root, used_lanes)] if sized else []
     products = [
-        block_sums(a * b, used_lanes) for a, b in ((scaled, way), (near, scaled), (far, way))]
+        block_sums(a * b) for a, b in ((scaled, way), (near, scaled), (far, way))]
     return Moved({}, [], [ops.stack(products + sums)])

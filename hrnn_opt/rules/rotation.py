@@ -20,9 +20,10 @@ import numpy as np
 from keras import ops
 
 from hrnn_opt.checks import Config, check, is_number
-from hrnn_opt.interface import Field
+from hrnn_opt.interface import Field, State
 from hrnn_opt.places import backend
 from hrnn_opt.places.layout import Layout
+from hrnn_opt.places.sweep import Moved, sweep
 from hrnn_opt.registry import register
 from hrnn_opt.rules.chain import Rule
 from hrnn_opt.rules.matrix import matrix_of
@@ -350,6 +351,9 @@ class Rotation(Rule):
         own = {name: state[name] for name in self.own_fields} | {"rotation_steps": steps + 1.0}
         if rotation is None:
             return own, inner(seen)
+        if self.still:
+            own |= sweep(_feel, layout, {"felt": state["felt"]}, (seen.gradient,), rows=0, sums=(),
+                         light=True).state
         gradient = ops.clip(seen.gradient, -_LARGEST_GRADIENT, _LARGEST_GRADIENT)
         gradients = layout.some_of(gradient, rotation.turned)
         own["moments"], axes = map(ops.stop_gradient, rotation.observe(
@@ -370,9 +374,14 @@ class Rotation(Rule):
             parameters=turned(seen.parameters) if "parameters" in needs else seen.parameters))
         update, ahead = turned(step.update, back=True), turned(step.ahead, back=True)
         if self.still:
-            felt = ops.logical_or(state["felt"] > 0, seen.gradient != 0)
-            own["felt"] = ops.cast(felt, "float32")
+            felt = own["felt"] > 0
             update = ops.where(felt, update, 0.0)
             ahead = None if ahead is None else ops.where(felt, ahead, 0.0)
         # Of the turned entries, which are not the caller's.
         return own, step._replace(update=update, ahead=ahead, squares=None, metric=None)
+
+
+def _feel(state: State, given: list[Any], used_lanes: Any, moves: Any | None) -> Moved:
+    """Which entries have ever had a gradient, of all blocks or some."""
+    (gradient,) = given
+    return Moved({"felt": ops.maximum(state["felt"], ops.cast(gradient != 0, "float32"))}, [], [])

@@ -318,7 +318,8 @@ def test_moving_some_blocks_at_a_time_changes_nothing(form, monkeypatch):
     if not swept:
         pytest.skip("moves no level in blocks")
     monkeypatch.setattr(
-        sweep, "_AT_ONCE", dict.fromkeys(("cpu", "accelerator", "eager"), 8))
+        sweep, "_AT_ONCE", dict.fromkeys(("cpu", "light", "accelerator", "eager"), 8))
+    monkeypatch.setattr(sweep, "_TURNS_IF_LIGHT", 1)
     state, move, kept = two_steps(True)
     assert_same(state, whole, 1e-6)
     assert_same(move, whole_move, 1e-6)
