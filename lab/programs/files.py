@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-import lab.programs.minisuite  # noqa: F401 its suite
+import lab.programs.minisuite
 import lab.programs.ten_kinds  # noqa: F401 its suites
 from hrnn_opt import Pretrained
 from lab.programs import scan

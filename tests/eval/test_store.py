@@ -91,7 +91,7 @@ def test_weights_go_by_content_not_by_folder(store, tmp_path):
 
 
 def test_shipped_weights_go_by_the_checksum_of_their_card():
-    for name in ("celo_small", "default", "paper", "rule"):
+    for name in ("celo_small", "default", "learned", "paper", "rule"):
         card = (Path(__file__).parents[2] / f"hrnn_opt/pretrained/{name}.md").read_text()
         assert f"| SHA-256 | {weights_checksum(name)}" in card
     assert weights_checksum(None) == weights_checksum("default")

@@ -34,7 +34,7 @@ def trained(name):
 
 
 def test_their_names():
-    assert shipped() == ["celo_small", "default", "paper", "rule"]
+    assert shipped() == ["celo_small", "default", "learned", "paper", "rule"]
 
 
 def test_default_makes_the_steps_of_rule():
