@@ -73,6 +73,39 @@ def test_the_card_of_learned_weights_has_the_numbers_of_its_files():
             assert float(shown) == pytest.approx(statistics.median(values), rel=0.006), network
 
 
+def test_the_card_of_the_learned_gates_has_the_numbers_of_its_files():
+    card = (ROOT / "hrnn_opt/pretrained/learned.md").read_text()
+    found = json.loads((ROOT / "lab/checkpoints/ten-other-draws.json").read_text())
+    columns = [found["weights"]["lab/checkpoints/units-4-reads-1000.safetensors"][title]
+               for title in ("1,000 steps", "10,000 steps", "steps to reach")]
+    rows = re.findall(r"^\| [^|]* \|" + r" ([-+][\d.]+) \(([\d.]+)\) \|" * 3 + "$", card,
+                      re.MULTILINE)
+    assert len(rows) == len(found["tasks"]) + 1
+    for i, row in enumerate(rows):
+        for shown, error, column in zip(row[::2], row[1::2], columns):
+            mean, exact = column["mean"], column["standard_error"]
+            if i < len(found["tasks"]):
+                seeds = column["differences"][i]
+                mean, exact = statistics.mean(seeds), statistics.stdev(seeds) / len(seeds) ** 0.5
+            assert float(shown) == pytest.approx(mean, abs=6e-4)
+            assert float(error) == pytest.approx(exact, abs=6e-4)
+    rows = re.findall(
+        r"^\| (\w+) \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", card,
+        re.MULTILINE)
+    assert rows
+    for network, steps, loss, accuracy, tuned, rule in rows:
+        steps = int(steps.replace(",", ""))
+        ours = results(network, steps, "hrnn-learned")
+        assert len(ours) == 3
+        for shown, values in (
+            (loss, [run["final_training_loss"] for run in ours]),
+            (accuracy, [run["test_accuracy"] for run in ours]),
+            (tuned, [best_tuned(network, steps)["loss"]]),
+            (rule, [run["final_training_loss"] for run in results(network, steps)]),
+        ):
+            assert float(shown) == pytest.approx(statistics.median(values), rel=0.006), network
+
+
 def test_the_readme_is_short():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 130

@@ -46,7 +46,7 @@ def test_default_makes_the_steps_of_rule():
     assert_close(trained(None), trained("rule"), 1e-6)
 
 
-@pytest.mark.parametrize("name", [None, "rule"])
+@pytest.mark.parametrize("name", [None, "learned", "rule"])
 def test_what_has_never_had_a_gradient_does_not_move(name):
     start, moved = values(variables(SHAPES)), trained(name)
     assert_equal([moved[2][40:], moved[2][:, 1]], [start[2][40:], start[2][:, 1]])
