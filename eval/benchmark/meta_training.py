@@ -48,7 +48,8 @@ def throughput(case: str, network: Any, unroll: int, repeats: int, objective_eve
 
     Returns:
         `parameter_steps_per_second` with the truncated meta-gradient; `pes`, `full` and
-        `forward_only` likewise, and `compile_seconds` of the first.
+        `forward_only` likewise, and `compile_seconds` of the first. `forward_only` moves members
+        side by side: what rules do at some steps is done at all, which the others are spared.
     """
     import jax
 
