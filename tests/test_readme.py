@@ -35,50 +35,15 @@ def test_results_are_those_of_their_files(page):
         steps = int(steps.replace(",", ""))
         runs, best = results(network, steps), best_tuned(network, steps)
         assert len(runs) == 3
-        for shown, values in (
-            (loss, [run["final_training_loss"] for run in runs]),
-            (accuracy, [run["test_accuracy"] for run in runs]),
-            (tuned, [best["loss"]]), (tuned_accuracy, [best["test_accuracy"]]),
-        ):
-            exact = statistics.median(values)
-            assert float(shown) == pytest.approx(exact, rel=0.006), (network, steps)
+        assert_medians(
+            (network, steps), loss=(loss, losses(runs)),
+            accuracy=(accuracy, [run["test_accuracy"] for run in runs]),
+            tuned=(tuned, [best["loss"]]), tuned_accuracy=(tuned_accuracy, [best["test_accuracy"]]))
 
 
-def test_the_card_of_learned_weights_has_the_numbers_of_its_files():
-    card = (ROOT / "hrnn_opt/pretrained/celo_small.md").read_text()
-    found = json.loads((ROOT / "lab/checkpoints/celo_small.json").read_text())
-    columns = found["weights"]["celo_small"]
-    rows = re.findall(r"^\| .* \| ([-+][\d.]+) \(([\d.]+)\) \| ([-+][\d.]+) \(([\d.]+)\) \|$", card,
-                      re.MULTILINE)
-    assert len(rows) == len(found["tasks"]) + 1
-    for i, row in enumerate(rows):
-        for (shown, error), column in zip((row[:2], row[2:]), columns.values()):
-            mean, exact = column["mean"], column["standard_error"]
-            if i < len(found["tasks"]):
-                seeds = column["differences"][i]
-                mean, exact = statistics.mean(seeds), statistics.stdev(seeds) / len(seeds) ** 0.5
-            assert float(shown) == pytest.approx(mean, abs=6e-4)
-            assert float(error) == pytest.approx(exact, abs=6e-4)
-    for network, loss, accuracy, adam, tuned, rule in re.findall(
-            r"^\| (mlp_\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", card,
-            re.MULTILINE):
-        ours = results(network, 1000, "hrnn-celo_small")
-        for shown, values in (
-            (loss, [run["final_training_loss"] for run in ours]),
-            (accuracy, [run["test_accuracy"] for run in ours]),
-            (adam, [results(network, 1000, "adam")[0]["final_training_loss"]]),
-            (tuned, [best_tuned(network, 1000)["loss"]]),
-            (rule, [run["final_training_loss"] for run in results(network, 1000)]),
-        ):
-            assert float(shown) == pytest.approx(statistics.median(values), rel=0.006), network
-
-
-def test_the_card_of_the_learned_gates_has_the_numbers_of_its_files():
-    card = (ROOT / "hrnn_opt/pretrained/learned.md").read_text()
-    found = json.loads((ROOT / "lab/checkpoints/ten-other-draws.json").read_text())
-    columns = [found["weights"]["lab/checkpoints/units-4-reads-1000.safetensors"][title]
-               for title in ("1,000 steps", "10,000 steps", "steps to reach")]
-    rows = re.findall(r"^\| [^|]* \|" + r" ([-+][\d.]+) \(([\d.]+)\) \|" * 3 + "$", card,
+def assert_ratios(card: str, found: dict, columns: list[dict]) -> None:
+    """A row for each task and one for their mean: the mean of each column, and its error."""
+    rows = re.findall(r"^\| [^|]* \|" + r" ([-+][\d.]+) \(([\d.]+)\) \|" * len(columns) + "$", card,
                       re.MULTILINE)
     assert len(rows) == len(found["tasks"]) + 1
     for i, row in enumerate(rows):
@@ -89,21 +54,51 @@ def test_the_card_of_the_learned_gates_has_the_numbers_of_its_files():
                 mean, exact = statistics.mean(seeds), statistics.stdev(seeds) / len(seeds) ** 0.5
             assert float(shown) == pytest.approx(mean, abs=6e-4)
             assert float(error) == pytest.approx(exact, abs=6e-4)
-    rows = re.findall(
-        r"^\| (\w+) \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", card,
-        re.MULTILINE)
+
+
+def assert_medians(where: tuple, **shown: tuple[str, list[float]]) -> None:
+    """What is shown, by its name, is the median of its values."""
+    for name, (number, values) in shown.items():
+        assert float(number) == pytest.approx(statistics.median(values), rel=0.006), (*where, name)
+
+
+def losses(runs: list[dict]) -> list[float]:
+    return [run["final_training_loss"] for run in runs]
+
+
+def test_the_card_of_celo_small_has_the_numbers_of_its_files():
+    card = (ROOT / "hrnn_opt/pretrained/celo_small.md").read_text()
+    found = json.loads((ROOT / "lab/checkpoints/celo_small.json").read_text())
+    assert_ratios(card, found, list(found["weights"]["celo_small"].values()))
+    for network, loss, accuracy, adam, tuned, rule in re.findall(
+            r"^\| (mlp_\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", card,
+            re.MULTILINE):
+        ours = results(network, 1000, "hrnn-celo_small")
+        assert_medians(
+            (network,), loss=(loss, losses(ours)),
+            accuracy=(accuracy, [run["test_accuracy"] for run in ours]),
+            adam=(adam, losses(results(network, 1000, "adam")[:1])),
+            tuned=(tuned, [best_tuned(network, 1000)["loss"]]),
+            rule=(rule, losses(results(network, 1000))))
+
+
+def test_the_card_of_learned_has_the_numbers_of_its_files():
+    card = (ROOT / "hrnn_opt/pretrained/learned.md").read_text()
+    found = json.loads((ROOT / "lab/checkpoints/ten-other-draws.json").read_text())
+    ours = found["weights"]["lab/checkpoints/units-4-reads-1000.safetensors"]
+    assert_ratios(card, found, [
+        ours[title] for title in ("1,000 steps", "10,000 steps", "steps to reach")])
+    rows = ROW.findall(card)
     assert rows
-    for network, steps, loss, accuracy, tuned, rule in rows:
-        steps = int(steps.replace(",", ""))
-        ours = results(network, steps, "hrnn-learned")
-        assert len(ours) == 3
-        for shown, values in (
-            (loss, [run["final_training_loss"] for run in ours]),
-            (accuracy, [run["test_accuracy"] for run in ours]),
-            (tuned, [best_tuned(network, steps)["loss"]]),
-            (rule, [run["final_training_loss"] for run in results(network, steps)]),
-        ):
-            assert float(shown) == pytest.approx(statistics.median(values), rel=0.006), network
+    for network, shown_steps, loss, accuracy, tuned, rule in rows:
+        steps = int(shown_steps.replace(",", ""))
+        runs = results(network, steps, "hrnn-learned")
+        assert len(runs) == 3
+        assert_medians(
+            (network, steps), loss=(loss, losses(runs)),
+            accuracy=(accuracy, [run["test_accuracy"] for run in runs]),
+            tuned=(tuned, [best_tuned(network, steps)["loss"]]),
+            rule=(rule, losses(results(network, steps))))
 
 
 def test_the_readme_is_short():

@@ -112,8 +112,9 @@ class Layout:
         return [flat, ops.zeros((*models, pad), dtype=flat.dtype)]
 
     def _joined(self, pieces: Sequence[Any]) -> Any:
+        """(..., blocks, L) the pieces (..., n) one after the other, whole blocks in all."""
         joined = ops.concatenate(pieces, axis=-1) if len(pieces) > 1 else pieces[0]
-        return ops.reshape(joined, (*tuple(joined.shape)[:-1], self.blocks, self.lanes))
+        return ops.reshape(joined, (*tuple(joined.shape)[:-1], -1, self.lanes))
 
     def unflatten(self, buffer: Any) -> list[Any]:
         """One (..., B, L) buffer as K tensors (..., *shape)."""
@@ -127,16 +128,15 @@ class Layout:
 
     def with_some(self, buffer: Any, tensors: Mapping[int, Any]) -> Any:
         """The (..., B, L) buffer with those tensors (..., *shape), by their positions, in place of
-        its own. What lies between two of them is one piece, whatever it consists of: XLA compiles
-        a program for each piece."""
+        its own."""
         if backend.compiled_by_xla() and len(buffer.shape) == 2:
-            # In place, where nothing else reads the buffer.
+            # In place where nothing else reads the buffer, if written by whole blocks.
             for k, tensor in tensors.items():
-                pieces = self._padded(k, tensor)
-                whole = ops.concatenate(pieces) if len(pieces) > 1 else pieces[0]
                 buffer = ops.slice_update(
-                    buffer, (self._block_slice(k).start, 0), ops.reshape(whole, (-1, self.lanes)))
+                    buffer, (self._block_slice(k).start, 0), self._joined(self._padded(k, tensor)))
             return buffer
+        # What lies between two tensors is one piece, whatever it consists of: XLA compiles a
+        # program for each piece.
         flat = ops.reshape(buffer, (*tuple(buffer.shape)[:-2], self.blocks * self.lanes))
         pieces, end = [], 0
         for k in sorted(tensors):

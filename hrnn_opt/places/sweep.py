@@ -22,8 +22,8 @@ _AT_ONCE = {"cpu": 2**15, "light": 2**18, "accelerator": 2**20, "eager": 2**15}
 # So many times as many, operation by operation, where there is little work for each. PyTorch shares
 # out operations on more than 2^15 numbers among threads.
 _IF_LIGHT = 4
-# Compiled by XLA, all at once is faster up to so many turns: what a step takes for a moment is then
-# little enough for the C library to keep it from one step to the next.
+# Compiled by XLA for a CPU, all at once is faster up to so many turns: what a step takes for a
+# moment is then little enough for the C library to keep it from one step to the next.
 _TURNS_IF_LIGHT = 8
 
 
@@ -79,7 +79,7 @@ def sweep(
         taken: () boolean: whether anything is moved. The old state may then be overwritten by the
             new one, on PyTorch.
         light: a move is little work for each number, and is best done of many at a time: compiled
-            by XLA, of all, unless they are millions.
+            by XLA, of all, unless they are millions on a CPU.
 
     Returns:
         The new state, in the types of the old one, and the rest.
@@ -110,9 +110,7 @@ def _moved(
 
 
 def _at_once(light: bool) -> int:
-    if backend.on_accelerator():
-        return _AT_ONCE["accelerator"]
-    return _AT_ONCE["light" if light else "cpu"]
+    return _AT_ONCE["accelerator" if backend.on_accelerator() else "light" if light else "cpu"]
 
 
 def _blocks_at_once(blocks: int, lanes: int, at_once: int) -> int:
@@ -126,6 +124,8 @@ def _blocks_at_once(blocks: int, lanes: int, at_once: int) -> int:
 def _in_turn(layout: Layout, light: bool) -> bool:
     """Whether a step moves some blocks at a time: compiled by XLA, elsewhere a loop that updates
     the state copies it at each turn; one model that is not small and lies on one device."""
+    if light and backend.on_accelerator():
+        return False
     return (
         backend.compiled_by_xla() and layout.sharding(3) is None
         and layout.blocks * layout.lanes > _at_once(light) * (_TURNS_IF_LIGHT if light else 1))

@@ -11,6 +11,7 @@ import pytest
 
 from hrnn_opt import HierarchicalRNN, HierarchicalRNNConfig, LearnedOpt, Rotation
 from hrnn_opt.places import sweep
+from hrnn_opt.places.layout import Layout
 from tests.hrnn_opt import agreement
 from tests.hrnn_opt.support import apply, gradients, variables
 
@@ -86,3 +87,24 @@ def test_steps_outside_of_jit_compile_no_program_each(monkeypatch):
         assert compiled
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.jax_only
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_a_light_level_of_many_parameters_is_moved_in_turns_on_a_cpu_alone(
+    accelerator, monkeypatch
+):
+    import jax
+
+    monkeypatch.setattr(sweep, "_AT_ONCE", dict.fromkeys(("light", "accelerator"), 4))
+    monkeypatch.setattr(sweep.backend, "on_accelerator", lambda: accelerator)
+    layout, moved = Layout([(64,)], lanes=2), []
+
+    def move(state, given, used_lanes, moves):
+        moved.append(given[0].shape[0])
+        return sweep.Moved({}, [], [given[0][None, :, 0]])
+
+    sums = jax.jit(lambda x: sweep.sweep(
+        move, layout, {}, (x,), rows=0, sums=(1,), light=True).sums)(np.ones((32, 2), "float32"))
+    assert set(moved) == {32 if accelerator else 2}
+    assert np.all(sums[0] == np.ones((1, 32)))
