@@ -208,6 +208,6 @@ def main(argv: list[str]) -> None:
             f"{sum(result.seconds):.1f}")
     rich.print(table)
     print(f"Means of {len(seeds)} seeds, in brackets their standard deviation.")
-    print("HierarchicalLOpt made the steps of `rule`, which was designed: its shipped weights have "
-          "learned nothing yet. A demonstration: constants were chosen on these digits, too.")
+    print("HierarchicalLOpt made the steps of `rule`, which was designed; `default`, its weights, "
+          "has learned nothing. A demonstration: constants were chosen on these digits, too.")
     print(f"plot: {out / 'curves.png'}\nlogs: tensorboard --logdir {out / 'logs'}")
