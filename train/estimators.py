@@ -231,7 +231,7 @@ class TBPTT(_OneSided):
 
     def _unrolled(self, meta: Meta, tasks: Tasks) -> Tasks:
         return for_each_member(
-            lambda m, t: self.family.unroll(m, t, self.config.unroll)[1],
+            lambda m, t: self.family.advance(m, t, self.config.unroll),
             for_members(meta, len(tasks.step)), tasks)
 
     def _pulled_back(

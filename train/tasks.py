@@ -6,7 +6,8 @@ parameters' buffer. Everything here is of one member, (M, ...); estimators map i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -181,43 +182,59 @@ class Family:
             (M,) meta-objective of each run, and the runs N steps on.
         """
         every = self.config.objective_every
-        rows = jax.vmap(
-            lambda key, start, instance: self.problem.batches(
-                jax.random.fold_in(jax.random.wrap_key_data(key), 2), start, length, instance)
-        )(tasks.key, tasks.step, tasks.instance)
-        # (M, N, ...) -> (N / every, every, M, ...)
-        batches = jax.tree.map(
-            lambda leaf: jnp.moveaxis(leaf, 1, 0).reshape(
-                length // every, every, leaf.shape[0], *leaf.shape[2:]), rows)
-        steps = jnp.arange(length).reshape(length // every, every)
 
+        def evaluated(carry: Any, given: Any) -> tuple[Any, jax.Array]:
+            # Outside of what is computed anew for the derivative: it keeps its own.
+            carry = self._stepped(meta, tasks, carry, given)
+            return carry, self.objective(tasks.instance, carry[0])
+
+        # (N, ...) -> (N / every, every, ...)
+        given = jax.tree.map(
+            lambda leaf: leaf.reshape(length // every, every, *leaf.shape[1:]),
+            self._given(tasks, length))
+        carry, objectives = jax.lax.scan(evaluated, self._begin(meta, tasks), given)
+        losses = jnp.mean(self._meta_objective(objectives, tasks.first_objective), axis=0)
+        return losses, self._after(tasks, length, carry, objectives[-1])
+
+    def advance(self, meta: Meta, tasks: Tasks, length: int) -> Tasks:
+        """The runs N inner steps on, as `unroll` has them, at no objective but the last one's
+        cost."""
+        carry = self._stepped(meta, tasks, self._begin(meta, tasks), self._given(tasks, length))
+        return self._after(tasks, length, carry, self.objective(tasks.instance, carry[0]))
+
+    def _begin(self, meta: Meta, tasks: Tasks) -> tuple[Place, State]:
         # Drawn ones are kept; start vectors are meta-parameters, and so to be differentiated.
         drawn = tasks.state["log_learning_rate"] if self.network.takes_log_rates else None
         fresh = self.network.stateless_init_state(meta, self.layout, tasks.step.shape, drawn)
-        state = select(self.network.fields, tasks.step == 0, fresh, tasks.state)
+        return tasks.place, select(self.network.fields, tasks.step == 0, fresh, tasks.state)
 
+    def _given(self, tasks: Tasks, length: int) -> tuple[Any, jax.Array]:
+        """(N, M, ...) minibatches of the next N inner steps, and (N,) which these are."""
+        batches = jax.vmap(
+            lambda key, start, instance: self.problem.batches(
+                jax.random.fold_in(jax.random.wrap_key_data(key), 2), start, length, instance)
+        )(tasks.key, tasks.step, tasks.instance)
+        return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), batches), jnp.arange(length)
+
+    def _stepped(self, meta: Meta, tasks: Tasks, carry: Any, given: Any) -> tuple[Place, State]:
+        """The runs' (place, state) after the inner steps (n, ...) given."""
+
+        @jax.checkpoint
         def inner(carry: Any, given: Any) -> tuple[Any, None]:
             return self._inner_step(meta, tasks, carry, *given), None
 
-        def evaluated(carry: Any, given: Any) -> tuple[Any, jax.Array]:
-            carry, _ = jax.lax.scan(jax.checkpoint(inner), carry, given)
-            return carry, self.objective(tasks.instance, carry[0])
+        if len(given[1]) == 1:
+            return inner(carry, jax.tree.map(lambda leaf: leaf[0], given))[0]
+        return jax.lax.scan(inner, carry, given)[0]
 
-        if every == 1:
-            def body(carry: Any, given: Any) -> tuple[Any, jax.Array]:
-                first = jax.tree.map(lambda leaf: leaf[0], given)
-                carry = self._inner_step(meta, tasks, carry, *first)
-                return carry, self.objective(tasks.instance, carry[0])
-
-            evaluated = jax.checkpoint(body)
-        (place, state), objectives = jax.lax.scan(
-            evaluated, (tasks.place, state), (batches, steps))
-        last = objectives[-1]
+    def _after(
+        self, tasks: Tasks, length: int, carry: tuple[Place, State], objective: jax.Array
+    ) -> Tasks:
+        """The runs N steps on, at (M,) this objective."""
         limit = self.config.growth_limit * jnp.maximum(tasks.first_objective, 1e-6)
-        lost = ~jnp.isfinite(last) | (last > limit)
-        losses = jnp.mean(self._meta_objective(objectives, tasks.first_objective), axis=0)
-        return losses, tasks._replace(
-            step=tasks.step + length, lost=lost, place=place, state=state)
+        return tasks._replace(
+            step=tasks.step + length, lost=~jnp.isfinite(objective) | (objective > limit),
+            place=carry[0], state=carry[1])
 
     def _inner_step(
         self, meta: Meta, tasks: Tasks, carry: tuple[Place, State], batch: Any, offset: Any
@@ -253,9 +270,30 @@ class Family:
         return done if self.config.horizon == "known" else None
 
     def objective(self, instance: Any, place: Place) -> jax.Array:
-        """(M,) noise-free objective on all data, at what is trained."""
+        """(M,) noise-free objective on all data, at what is trained.
+
+        What the derivative needs is kept of it by the parameters alone, and not of the data.
+        """
         at = place.anchor if self.network.iterates.attends else place.location
-        return jax.vmap(self.problem.objective)(tuple(self.layout.unflatten(at)), instance)
+        return self._objectives(at, instance)
+
+    @functools.cached_property
+    def _objectives(self) -> Callable[[jax.Array, Any], jax.Array]:
+        def values(at: jax.Array, instance: Any) -> jax.Array:
+            return jax.vmap(self.problem.objective)(tuple(self.layout.unflatten(at)), instance)
+
+        def forward(at: jax.Array, instance: Any) -> tuple[jax.Array, jax.Array]:
+            found, pull = jax.vjp(lambda at: values(at, instance), at)
+            return found, pull(jnp.ones_like(found))[0]
+
+        def backward(slopes: jax.Array, upstream: jax.Array) -> tuple[jax.Array, None]:
+            # A loss that is cut off has no derivative, whatever the objective's own is there.
+            upstream = upstream[:, None, None]
+            return jnp.where(upstream == 0, 0.0, slopes * upstream), None
+
+        objectives = jax.custom_vjp(values)
+        objectives.defvjp(forward, backward)
+        return objectives
 
     def _meta_objective(self, objectives: jax.Array, first: jax.Array) -> jax.Array:
         """log(f / (f_0 + 1e-6) + least), or f / f_0 (paper, section 4.2), finite whatever f is."""

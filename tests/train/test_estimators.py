@@ -67,6 +67,9 @@ class _Walk(_Toy):
         state = tasks.place.location + meta["x"]
         return state**2, tasks._replace(step=tasks.step + length, place=Place(state, None))
 
+    def advance(self, meta, tasks, length):
+        return self.unroll(meta, tasks, length)[1]
+
 
 def _mean_gradient(estimator, meta, truncations, seed=0):
     state = estimator.init(jax.random.key(seed), meta)

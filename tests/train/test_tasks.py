@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import problems
-from hrnn_opt import Direction
+from hrnn_opt import Direction, HierarchicalRNN
 from train.config import TrainConfig
 from train.lengths import horizons
 from train.tasks import Family
@@ -37,3 +37,39 @@ def test_runs_of_one_length_have_it(steps, unroll):
     for first in (False, True):
         drawn = horizons(jax.random.key(0), config, first)
         assert np.all(drawn <= steps) and (first or np.all(drawn == steps))
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_runs_advance_as_they_are_unrolled(every):
+    config = TrainConfig(models=3, unroll=6, objective_every=every, growth_limit=1.0)
+    family = Family(
+        [problems.FullyConnected(3, 2, (4,), samples=20, batch_size=5)], HierarchicalRNN(), config)
+    meta = {name: v.value for name, v in family.network.meta_parameters.items()}
+    tasks = family.draw(jax.random.key(0), True)._replace(learning_rate=jnp.array([1, 1, 1e5]))
+    _, unrolled = jax.jit(family.unroll, static_argnums=2)(meta, tasks, 6)
+    advanced = jax.jit(family.advance, static_argnums=2)(meta, tasks, 6)
+    assert unrolled.lost.tolist() == [False, False, True]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+                 unrolled, advanced)
+
+
+class Steep(problems.Quadratic):
+    """e^x, summed: where it overflows so does its derivative."""
+
+    def objective(self, parameters, instance):
+        return jnp.sum(jnp.exp(parameters[0]))
+
+
+def test_the_objective_has_its_derivative_and_what_is_cut_off_has_none():
+    family = Family([Steep(2)], Direction(), TrainConfig(models=3, objective_least=1e-6))
+    tasks = family.draw(jax.random.key(0))
+    location = jnp.array([[[0.5, -1.0]], [[2.0, 0.0]], [[200.0, 0.0]]])
+
+    def losses(location):
+        objectives = family.objective(tasks.instance, tasks.place._replace(location=location))
+        return jnp.sum(family._meta_objective(objectives[None], jnp.ones(3)))
+
+    slopes = jax.grad(losses)(location)
+    expected = np.exp(location[:2]) / np.sum(np.exp(location[:2]), axis=-1, keepdims=True)
+    np.testing.assert_allclose(slopes[:2], expected, rtol=1e-5)
+    np.testing.assert_array_equal(slopes[2], 0.0)
