@@ -81,7 +81,9 @@ class Program:
         path = Path(jax.config.jax_compilation_cache_dir) / _FOLDER / digest
         lowered = _read(path)
         if lowered is None:
-            lowered = export.export(jax.jit(self._function, **self._options))(*shapes)
+            # The program around it gives arguments away; here JAX would only warn that it cannot.
+            options = {k: v for k, v in self._options.items() if k != "donate_argnums"}
+            lowered = export.export(jax.jit(self._function, **options))(*shapes)
             _write(path, lowered)
 
         @functools.wraps(self._function)

@@ -41,6 +41,8 @@ def _finish(*processes):
     for process in processes:
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output.decode()
+        # Of JAX, that memory was not given away.
+        assert b"donated" not in output
 
 
 def _same(a, b):
@@ -70,6 +72,10 @@ def one(tmp_path_factory):
 def test_eight_devices_give_what_one_gives(tmp_path, one):
     _finish(_start(tmp_path / "eight", "tbptt", 8))
     _same(one("tbptt"), tmp_path / "eight")
+
+
+def test_members_of_several_devices_give_their_memory_away(tmp_path):
+    _finish(_start(tmp_path / "dry", "pes", 2, "--dry_run"))
 
 
 def test_two_processes_give_what_one_gives(tmp_path, one):
