@@ -52,6 +52,17 @@ def test_the_next_process_does_not_trace_again():
     assert _traces("another key") > 0
 
 
+def test_a_program_waits_for_what_it_works_on():
+    program = _program()
+    program(*ARGUMENTS)
+    slow = jax.jit(lambda x: jax.lax.fori_loop(0, 300_000, lambda _, x: jnp.sin(x), x))
+    slow.lower(ARGUMENTS[0]).compile()
+    x = slow(ARGUMENTS[0])
+    assert not x.is_ready()
+    program(x, *ARGUMENTS[1:])
+    assert x.is_ready()
+
+
 def test_a_damaged_file_is_made_again(cache):
     _traces()
     (path,) = (cache / "lowered").iterdir()
